@@ -1,0 +1,212 @@
+"""What a model owes the harness: abstract capabilities, and the description every model file ends with."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.noise import Noise
+from baselines.types import Draw, ImageShape, Kind, Task
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Draw",
+    "Fits",
+    "GenerativeModel",
+    "Given",
+    "HasDensity",
+    "HasLikelihood",
+    "ImageShape",
+    "Losses",
+    "Model",
+    "Nats",
+    "Noise",
+    "OptimiserConfig",
+    "Phase",
+    "Reconstructs",
+    "Replays",
+    "Training",
+    "Trains",
+]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a conditional model is given; the data set makes it. None where the task has no such part."""
+
+    labels: Tensor | None = None  # (B,) int64
+    images: Tensor | None = None  # (B, C, H, W) uint8, the source images of a translation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch: uint8 images (B, C, H, W), labels (B,) int64 where the data has them."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    given: Given | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where training stands. All randomness of a loss comes from `generator`, keyed by (seed, step, phase)."""
+
+    step: int
+    fraction: float  # of the budget done, in [0, 1]
+    generator: torch.Generator
+    device: torch.device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers on the training device."""
+        return torch.randn(*shape, generator=self.generator).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) on the training device."""
+        return torch.rand(*shape, generator=self.generator).to(self.device)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform integers 0 .. high - 1 on the training device."""
+        return torch.randint(high, shape, generator=self.generator).to(self.device)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A phase's loss: `total` (0-d) is minimised, `parts` (0-d each) are only plotted."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """One optimiser with its learning-rate schedule over the budget."""
+
+    name: str = "adam"  # adam | adamw | sgd
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup: float = 0.0  # fraction of the budget over which lr rises linearly from 0
+    decay: str = "constant"  # constant | linear | cosine, down to lr * final
+    final: float = 0.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the one trainer needs to know beside the phases."""
+
+    batch_size: int = 64
+    ema_decay: float = 0.999  # of the modules in `averaged`; warms up as (1 + step) / (10 + step)
+    clip_norm: float | None = None  # largest gradient norm of a phase
+    validations: int = 20  # times the validation split is scored over the budget
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update rule: minimise `loss` over the parameters of the named submodules, and of no others.
+
+    It runs on every `every`-th iteration, `repeat` times, each time on a fresh batch (n_critic of a WGAN).
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    loss: Callable[[Batch, Context], Losses]
+    optimiser: OptimiserConfig
+    every: int = 1
+    repeat: int = 1
+
+
+class GenerativeModel(nn.Module, ABC):
+    """Draws images. Built as `build(shape, config)`; a subclass also is `Trains` or `Fits`."""
+
+    samplers: ClassVar[tuple[str, ...]] = ("native",)
+    network: ClassVar[str | None] = None
+    """The submodule whose forward call is one function evaluation of sampling (NFE); None: it has none."""
+
+    shape: ImageShape
+
+    @abstractmethod
+    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
+        """Draw n images as uint8 (n, C, H, W) with levels 0 .. shape.levels - 1.
+
+        Image i depends on the weights, the draw and `noise` at global index noise.first + i alone.
+
+        Raises:
+            UserError: if this model has no such sampler, or cannot do the steps asked for.
+        """
+
+
+class Trains(ABC):
+    """Learns by gradient steps in the standard trainer."""
+
+    training_config: Training
+    averaged: ClassVar[tuple[str, ...]] = ()  # submodules that EMA follows, and that sampling then uses
+    selection: ClassVar[str | None] = None
+    """The likelihood by which the best checkpoint is chosen on the validation split; None: the last one."""
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The update rules of one iteration, in order: a VAE has one, a GAN two, an AAE three."""
+
+
+class Fits(ABC):
+    """Learns in closed form or by a library's own fit; what it learns are buffers."""
+
+    @abstractmethod
+    def fit(self, images: Tensor, noise: Noise) -> None:
+        """Fit to uint8 images (N, C, H, W)."""
+
+
+class Replays(ABC):  # noqa: B024 - a marker: what it says is all there is to say
+    """Draws copies of data, not samples of a model: a yardstick, whose speed means nothing."""
+
+
+@dataclass(frozen=True)
+class Nats:
+    """Negative log-likelihood per image in nats."""
+
+    total: Tensor  # (B,)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each, summing to total where all are given
+    maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, C, H, W), where a per-pixel value exists
+
+
+class HasLikelihood(ABC):
+    """Has a number for -log P(x) of discrete images."""
+
+    likelihoods: ClassVar[Mapping[str, Kind]]  # e.g. {"vlb": "upper_bound", "pf_ode": "estimate"}
+
+    @abstractmethod
+    def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
+        """-log P(x) of uint8 x (B, C, H, W) by the likelihood called `name`."""
+
+
+class HasDensity(ABC):
+    """Has a density over continuous y in [0, 1]^D; discrete images are dequantised by `data.likelihood`."""
+
+    @abstractmethod
+    def log_density(self, y: Tensor) -> Tensor:
+        """log p(y) in nats, (B,), of y (B, C, H, W) in (0, 1), with respect to Lebesgue measure on y."""
+
+
+class Reconstructs(ABC):
+    """Maps an image to a code and back."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to uint8 (B, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model file ends with; the registry finds it by the name MODEL."""
+
+    title: str
+    source: str  # authors, year and arXiv number or venue
+    config: type[Any]  # a frozen dataclass whose fields all have defaults
+    build: Callable[[ImageShape, Any], GenerativeModel]
+    task: Task = "unconditional"
