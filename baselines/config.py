@@ -79,7 +79,7 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
             return build_config(typing.cast("type[Any]", hint), value, where)
-        raise UserError(f"{where}: expected a table of {hint.__name__} keys, got {value!r}")
+        raise UserError(f"{where}: expected a table of {_say(hint)} keys, got {value!r}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is type(None) and value is None:
@@ -107,7 +107,9 @@ def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
         return tuple(_checked(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(args):
         raise UserError(f"{where}: expected {len(args)} items, got {len(value)}: {value!r}")
-    return tuple(_checked(arm, item, f"{where}[{i}]") for i, (arm, item) in enumerate(zip(args, value, strict=True)))
+    return tuple(
+        _checked(arm, item, f"{where}[{i}]") for i, (arm, item) in enumerate(zip(args, value, strict=True))
+    )
 
 
 def _say(hint: Any) -> str:

@@ -157,6 +157,9 @@ class Trains(ABC):
 class Fits(ABC):
     """Learns in closed form or by a library's own fit; what it learns are buffers."""
 
+    fits_development: ClassVar[bool] = False
+    """Whether it is fitted to train and validation images together; a yardstick may, a model may not."""
+
     @abstractmethod
     def fit(self, images: Tensor, noise: Noise) -> None:
         """Fit to uint8 images (N, C, H, W)."""
@@ -171,7 +174,9 @@ class Nats:
     """Negative log-likelihood per image in nats."""
 
     total: Tensor  # (B,)
-    parts: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each, summing to total where all are given
+    parts: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # (B,) each, summing to total where all are given
     maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, C, H, W), where a per-pixel value exists
 
 
