@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,14 @@ def source_key(roots: Iterable[str], packages: tuple[str, ...], files: Iterable[
         file = queue.pop()
         if file in seen:
             continue
-        code, imports = _read(file)
+        code, imports, siblings = _read(file)
         seen[file] = code
+        queue += siblings
         queue += [found for name in imports if name.split(".")[0] in packages and (found := _module_file(name))]
     return digest(sorted(seen.values()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_file(name: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(name)
@@ -51,23 +52,27 @@ def _module_file(name: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin not in (None, "built-in", "frozen") else None
 
 
-@lru_cache(maxsize=None)
-def _read(file: Path) -> tuple[str, tuple[str, ...]]:
-    """The hash of a file's code without comments and docstrings, and the names that it imports."""
+@cache
+def _read(file: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
+    """The hash of a file's code without comments and docstrings, what it imports by name, and by relation."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imports: list[str] = []
+    siblings: list[Path] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom) and node.level > 0:
+            base = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            siblings += [base.with_suffix(".py"), *(base / f"{alias.name}.py" for alias in node.names)]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [
                 statement
                 for statement in node.body
                 if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
             ]
-    return digest(_plain(tree)), tuple(imports)
+    return digest(_plain(tree)), tuple(imports), tuple(path for path in siblings if path.is_file())
 
 
 def _plain(node: Any) -> Any:

@@ -87,7 +87,7 @@ class Net(nn.Module):
             h = to_signed(x, self.shape.levels).to(self.out.weight.dtype)
         h = self.first(h, cache)
         if self.position is not None:
-            h = h + self.position
+            h = h + self.position[:, : h.shape[-2], : h.shape[-1]]
         for b in self.blocks:
             h = b(h, cache)
         h = F.relu(self.head(F.relu(h)))

@@ -1,0 +1,43 @@
+"""One job: a cell with everything a process needs to make its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.record import Cell
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What holds for a whole run."""
+
+    results: Path
+    device: str  # cpu | cuda
+    data_dir: Path | None = None
+    weights: Path | None = None  # of the Inception extractor
+    extractor: str | None = None  # None: the data set's own
+    samples: int | None = None
+    batch: int = 500
+    threads: int = 1
+    latency_s: float = 1.0
+    side_by_side: int = 1  # trainings at a time
+    time_limit_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training (cell.draw is None) or one draw from its checkpoint."""
+
+    cell: Cell
+    key: str
+    train_key: str
+    samples: int  # N
+    setup: Setup
+    metric_keys: Mapping[str, str]  # metric family -> its code and inputs, as they are now
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the training's state and final weights lie."""
+        return self.setup.results / "checkpoints" / self.train_key
