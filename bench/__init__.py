@@ -1,1 +1,24 @@
-"""The harness: trains, measures and compares generative image models, and writes the trilemma report."""
+"""The harness: trains, measures and compares generative image models, and writes the trilemma report.
+
+import bench
+frame = bench.run("quick", models=["vae"], budget="60s")   # a pandas frame, one row a measurement
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.api import run as run
+
+__all__ = ["run"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`bench.run` is loaded when first used, so that reports, which import `bench` too, load no torch."""
+    if name == "run":
+        from bench.api import run
+
+        return run
+    raise AttributeError(f"module 'bench' has no attribute {name!r}")

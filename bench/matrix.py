@@ -200,4 +200,3 @@ def _has(line: DrawSpec, seed: int, every: Sequence[int]) -> bool:
     if line.seeds is None or seed in line.seeds:
         return True
     return not set(line.seeds) & set(every) and seed == every[0]
-

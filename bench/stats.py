@@ -68,9 +68,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     return mean_over_seeds(np.asarray(a, np.float64) - np.asarray(b, np.float64))
 
 
-def reflected_interval(
-    estimate: float, replicates: ArrayLike, floor: float | None = None
-) -> tuple[float, float]:
+def reflected_interval(estimate: float, replicates: ArrayLike, floor: float | None = None) -> tuple[float, float]:
     """The reflected bootstrap interval: the quantiles of 2 * estimate - replicate.
 
     An estimator that is biased upwards by b is biased by about b again under resampling, so that percentiles

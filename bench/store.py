@@ -75,9 +75,7 @@ def load(folder: Path) -> Loaded:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(
-            f"results: expected a folder with records/*.jsonl, got {folder}, which is not a folder"
-        )
+        raise UserError(f"results: expected a folder with records/*.jsonl, got {folder}, which is not a folder")
     last: dict[str, Record] = {}
     problems: list[str] = []
     for shard in sorted((folder / "records").glob("*.jsonl")):

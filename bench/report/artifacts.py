@@ -7,6 +7,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,9 +59,16 @@ def read_images(folder: Path, artifact: Artifact) -> Images:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             images, levels = held["images"], int(held["levels"])
-    except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"artifact {artifact.path}: expected an npz of images and levels, got {error}") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not 2 <= levels <= 256:
+    except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"artifact {artifact.path}: expected an npz of images and levels, got {error}"
+        ) from error
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[1] not in (1, 3)
+        or not 2 <= levels <= 256
+    ):
         raise UserError(
             f"artifact {artifact.path}: expected uint8 images (n, 1 or 3, H, W) and 2 to 256 levels, "
             f"got {images.dtype} {images.shape} and {levels}"

@@ -1,0 +1,182 @@
+"""Running a matrix: what both the command line and `bench.run` call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from baselines.errors import UserError
+from baselines.types import Budget
+from bench import matrix as matrices
+from bench import store
+from bench.job import Setup
+from bench.plan import plan, what_is_left
+from bench.runner import Summary, run_matrix
+
+DEFAULT_MATRIX = "quick"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for; `run` documents each."""
+
+    matrix: str = DEFAULT_MATRIX
+    models: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    budget: Budget | None = None
+    device: str = "auto"
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: Path | None = None
+    data_dir: Path | None = None
+    weights: Path | None = None
+    extractor: str | None = None
+    jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    name: str
+    title: str
+    everything: list[matrices.Wanted]
+    selected: list[matrices.Wanted]
+    setup: Setup
+    slots: int
+
+
+def run(
+    matrix: str = DEFAULT_MATRIX,
+    *,
+    models: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    budget: str | None = None,
+    device: str = "auto",
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    results: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    weights: Path | str | None = None,
+    extractor: str | None = None,
+    jobs: int | None = None,
+) -> pd.DataFrame:
+    """Run a matrix, keep its records, and return every measurement in its results folder, one a row.
+
+    What is already done is not done again. Cells that failed have a record and no rows; their records are in
+    `frame.attrs["failed"]`.
+
+    Args:
+        matrix: a shipped name or the path of a TOML file.
+        models: only these (and the endpoints); names, dotted modules or .py files.
+        datasets: instead of the matrix's, such as "digits", "mnist", "folder:photos".
+        seeds: instead of the matrix's.
+        budget: of every model: training images ("400000", "400k") or seconds ("60s", not reproducible).
+        device: auto, cpu or cuda.
+        overrides: model -> config keys; "training.batch_size" names a nested one.
+        results: the folder of records; results/<matrix> by default.
+        data_dir: where data sets on disk are looked for; the environment's TRILEMMA_DATA by default.
+        weights: Inception weights, for FID.
+        extractor: instead of the data set's own, such as "inception" or "pixels8x8".
+        jobs: trainings at a time, one thread each; by default one for each usable core, one on a GPU.
+
+    Raises:
+        UserError: for bad input, with what was expected, what was got and what to do.
+    """
+    summary = execute(
+        Options(
+            matrix,
+            models,
+            datasets,
+            seeds,
+            None if budget is None else Budget.parse(budget),
+            device,
+            overrides or {},
+            None if results is None else Path(results),
+            None if data_dir is None else Path(data_dir),
+            None if weights is None else Path(weights),
+            extractor,
+            jobs,
+        ),
+        Console(stderr=True),
+    )
+    frame = store.frame(store.load(summary.results).records)
+    frame.attrs["failed"] = summary.failed
+    return frame
+
+
+def execute(options: Options, console: Console) -> Summary:
+    """Run what is missing, showing progress on `console`.
+
+    Raises:
+        UserError: for bad input.
+    """
+    ready = _prepare(options)
+    return run_matrix(ready.name, ready.title, ready.everything, ready.selected, ready.setup, ready.slots, console)
+
+
+def dry_run(options: Options) -> list[dict[str, str]]:
+    """The cells of a run in their order, each with its budget and whether it is done; nothing is run.
+
+    Raises:
+        UserError: for bad input.
+    """
+    ready = _prepare(options)
+    trainings = plan(ready.selected, ready.setup)
+    folder = ready.setup.results
+    records = {r.key: r for r in store.load(folder).records} if folder.is_dir() else {}
+    todo = what_is_left(trainings, records)
+    cached = {job.key for job in todo.cached}
+    return [
+        {
+            "cell": job.cell.label(),
+            "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
+            "state": "done" if job.key in cached else "to train" if job.cell.draw is None else "to measure",
+        }
+        for training in trainings
+        for job in (training.job, *training.draws)
+    ]
+
+
+def _prepare(options: Options) -> _Prepared:
+    name, content = matrices.load(options.matrix)
+    selected = matrices.expand(
+        content, options.models, options.datasets, options.seeds, options.budget, options.overrides
+    )
+    device = _device(options.device)
+    slots = options.jobs or (1 if device == "cuda" else _usable_cores())
+    measure = content.measure
+    setup = Setup(
+        results=options.results or Path("results") / name,
+        device=device,
+        data_dir=options.data_dir,
+        weights=options.weights,
+        extractor=options.extractor or measure.extractor,
+        samples=measure.samples,
+        batch=measure.batch,
+        threads=measure.threads,
+        latency_s=measure.latency_s,
+        side_by_side=slots,
+        time_limit_s=content.time_limit_s,
+    )
+    return _Prepared(name, content.title, matrices.expand(content), selected, setup, slots)
+
+
+def _device(requested: str) -> str:
+    if requested not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device: expected auto, cpu or cuda, got {requested!r}")
+    if requested == "cpu":
+        return "cpu"
+    present = torch.cuda.is_available()
+    if requested == "cuda" and not present:
+        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu")
+    return "cuda" if present else "cpu"
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

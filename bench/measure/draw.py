@@ -1,0 +1,53 @@
+"""All that is measured of one draw, in the order that keeps each number honest."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bench.measure.clock import Clock, Effort
+from bench.measure.counters import work
+from bench.measure.latency import cold_call, latency
+from bench.measure.memory import sample_memory
+from bench.measure.result import Measured, merge
+from bench.measure.throughput import EFFORT, draw_samples
+from bench.measure.workload import Workload, observe
+from bench.metrics.base import Progress
+
+
+def measure_draw(
+    workload: Workload,
+    n: int,
+    batch: int,
+    clock: Clock | None = None,
+    latency_effort: Effort | None = None,
+    throughput_effort: Effort = EFFORT,
+    progress: Progress = lambda phase, done, total: None,
+) -> tuple[Tensor, Measured]:
+    """Draw images 0 .. n - 1 and measure it; nothing else may run on the machine, nor have used the model before.
+
+    The cold call comes first, before anything else can warm the model; the second call is the full-length warm-up
+    and shows the network calls; memory has a pass of its own, whose images are the first batch of the samples.
+
+    Args:
+        workload: model and draw.
+        n: images for the quality metrics.
+        batch: the large batch of memory and throughput; a third of n or less for slow samplers.
+        clock: real time on the workload's device by default.
+        latency_effort: see `latency`.
+        throughput_effort: see `draw_samples`.
+        progress: told (phase, done, total).
+
+    Returns:
+        Uint8 (n, C, H, W) on the CPU, and the measurements.
+    """
+    clock = clock or Clock(workload.device)
+    batch = min(batch, n)
+    progress("cold call", 0, 1)
+    cold = cold_call(workload, clock)
+    _, calls = observe(workload, 1)
+    counted = work(workload.draw, calls)
+    single = latency(workload, calls, clock, latency_effort, progress)
+    drawn, memory = sample_memory(workload, batch)
+    progress("sampling", batch, n)
+    samples, large = draw_samples(workload, n, batch, clock, throughput_effort, drawn, progress)
+    return samples, merge((cold, single, counted, memory, large))

@@ -1,0 +1,121 @@
+"""The sentences at the head of the report, computed from the rows: corners, DDIM against DDPM, references."""
+
+from __future__ import annotations
+
+from bench.report.marks import unbeaten_fd
+from bench.report.numbers import KINDS, SIGNS, factor_text, number
+from bench.report.rows import Row, Score, Sheet, likelihoods
+
+_TOLERATED = 1.1
+
+
+def findings(sheet: Sheet) -> list[str]:
+    """Up to four sentences; those whose numbers were not measured are left out."""
+    told = [_corners(sheet), _few_steps(sheet), _references(sheet), _likelihood(sheet)]
+    return [sentence for sentence in told if sentence]
+
+
+def _corners(sheet: Sheet) -> str:
+    corners = []
+    for name, metric, unit in (
+        ("quality", sheet.quality, "FD"),
+        ("coverage", sheet.coverage, "coverage"),
+        ("speed", sheet.speed, "images/s"),
+    ):
+        ranked = _ranked(_deep(sheet), metric)
+        if not ranked or metric is None:
+            continue
+        winner, score = ranked[0]
+        value = f"{number(score.value)} {unit}" if unit == "images/s" else f"{unit} {number(score.value)}"
+        near = [row.short for row, other in ranked[1:] if row.model != winner.model and score.overlaps(other)]
+        tie = f", not separable from {_listed(list(dict.fromkeys(near)))} at these seeds" if near else ""
+        corners.append(f"{name} to {winner.short} ({value}{tie})")
+    if not corners:
+        return ""
+    return (
+        f"Of the deep models, {_listed(corners, '; ')}."
+        if len(corners) > 1
+        else f"The deep models give {corners[0]}."
+    )
+
+
+def _few_steps(sheet: Sheet) -> str:
+    """What DDIM buys over ancestral sampling of the same weights, and what it costs."""
+    for slow in (r for r in sheet.rows if r.draw is not None and r.draw.sampler == "ancestral"):
+        before, speed = slow.value(sheet.quality), slow.value(sheet.speed)
+        fast = [
+            r
+            for r in sheet.rows
+            if r.model == slow.model
+            and r.variant == slow.variant
+            and r.draw is not None
+            and r.draw.sampler == "ddim"
+        ]
+        scored = [(r, fd, v) for r in fast if (fd := r.value(sheet.quality)) and (v := r.value(sheet.speed))]
+        if before is None or speed is None or not scored:
+            continue
+        within = [item for item in scored if item[1] <= _TOLERATED * before]
+        row, fd, rate = max(within, key=lambda i: i[2]) if within else min(scored, key=lambda i: i[1])
+        assert row.draw is not None
+        told = (
+            f"On the same {slow.title} weights, DDIM with {row.draw.steps} steps (eta {row.draw.eta:g}) makes images "
+            f"{factor_text(rate / speed)} as fast as ancestral sampling ({number(rate)} against {number(speed)} "
+            f"images/s) at FD {number(fd)} against {number(before)}"
+        )
+        least, worst, _ = min(scored, key=lambda i: (i[0].draw.steps or 0 if i[0].draw else 0, i[1]))
+        if least.draw is not None and least is not row and least.draw.steps is not None:
+            told += f"; at {least.draw.steps} steps the FD is {number(worst)}"
+        return told + "."
+    return ""
+
+
+def _references(sheet: Sheet) -> str:
+    if sheet.quality is None or not any(r.value(sheet.quality) is not None for r in sheet.references):
+        return ""
+    best: dict[str, Row] = {}
+    for row, _ in _ranked(_deep(sheet), sheet.quality):
+        best.setdefault(row.title, row)
+    if not best:
+        return ""
+    beaten = [
+        f"{title} (FD {number(row.scores[sheet.quality].value)}, not below {_listed(names)})"
+        for title, row in best.items()
+        if (names := unbeaten_fd(row, sheet))
+    ]
+    if not beaten:
+        return "Every deep model's best draw has a lower FD than every reference model."
+    return f"No better than a reference model in FD, even by the best draw: {_listed(beaten, '; ')}."
+
+
+def _likelihood(sheet: Sheet) -> str:
+    """The lowest bits/dim of each kind; never one against the other."""
+    best: dict[str, tuple[Row, Score]] = {}
+    for row in _deep(sheet):
+        for score in likelihoods(row):
+            held = best.get(score.kind or "")
+            if score.kind in SIGNS and (held is None or score.value < held[1].value):
+                best[score.kind] = (row, score)
+    told = [
+        f"{row.title} {SIGNS[kind]} {number(score.value)} ({KINDS[kind]})"
+        for kind in SIGNS
+        if kind in best
+        for row, score in [best[kind]]
+    ]
+    if not told:
+        return ""
+    warning = "; numbers of different kinds are not ranked against each other" if len(told) > 1 else ""
+    return f"Lowest bits/dim by kind: {_listed(told)}{warning}."
+
+
+def _deep(sheet: Sheet) -> list[Row]:
+    return [row for row in sheet.rows if not row.model.is_reference]
+
+
+def _ranked(rows: list[Row], metric: str | None) -> list[tuple[Row, Score]]:
+    """Rows that have the metric, best first."""
+    scored = [(row, row.scores[metric]) for row in rows if metric is not None and metric in row.scores]
+    return sorted(scored, key=lambda pair: pair[1].value * (-1 if pair[1].better == "higher" else 1))
+
+
+def _listed(items: list[str], separator: str = ", ") -> str:
+    return " and ".join([separator.join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -1,0 +1,130 @@
+"""What tables and figures are made of: scores, rows (a model and one way to draw from it), sheets (a data set)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from baselines.types import Draw, Kind
+from bench.record import Better, Record
+from bench.report.source import ModelInfo
+
+Spread = Literal["t", "range", "own", ""]
+"""How an interval was made: Student's t over 3 or more seeds at 95 %; the range of 2 seeds; the single
+measurement's own; none."""
+
+
+def base(metric: str) -> str:
+    """`fd` of `fd[digits-cnn]`."""
+    return metric.split("[", 1)[0]
+
+
+def variant(metric: str) -> str:
+    """`digits-cnn` of `fd[digits-cnn]`; empty if there is none."""
+    return metric.split("[", 1)[1].rstrip("]") if "[" in metric else ""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a row: the mean over its seeds."""
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    spread: Spread
+    seeds: int
+    unit: str
+    better: Better
+    kind: Kind | None
+    protocol: str  # canonical JSON of all that must be equal for a comparison
+    mixed: bool  # whether its own seeds were measured under different protocols
+    note: str
+
+    def overlaps(self, other: Score) -> bool:
+        """Whether the two intervals have a point in common; a score without an interval is its value."""
+        a_low, a_high = (
+            (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
+        )
+        b_low, b_high = (
+            (other.value, other.value) if other.low is None or other.high is None else (other.low, other.high)
+        )
+        return a_low <= b_high and b_low <= a_high
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model and one way to draw from it, over all its seeds."""
+
+    model: ModelInfo
+    variant: str  # what sets this config apart from the model's others in the run; mostly empty
+    draw: Draw | None  # None: trained, but nothing was drawn
+    seeds: tuple[int, ...]
+    scores: Mapping[str, Score]
+    skipped: Mapping[str, str]  # metric -> reason
+    records: tuple[Record, ...]  # of the draw (of the training if nothing was drawn), lowest seed first
+    failed: int = 0  # cells that failed or timed out
+    shown: bool = True  # stands for its sampler in the picture
+    lone: bool = True  # the model's only row
+
+    @property
+    def label(self) -> str:
+        """Full name: title, config where it matters, draw."""
+        draw = "" if self.draw is None or self.draw.label() == "native" else f" · {self.draw.label()}"
+        return self.title + draw
+
+    @property
+    def title(self) -> str:
+        """The model's title, and its config where it has several."""
+        return self.model.title + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def short(self) -> str:
+        """Name for figures: the draw is told only where the model has several."""
+        if self.draw is None or self.lone or self.draw.sampler == "native":
+            return self.title
+        steps = "" if self.draw.steps is None else f" {self.draw.steps}"
+        eta = f" η={self.draw.eta:g}" if self.draw.sampler == "ddim" and self.draw.eta else ""
+        return f"{self.title} {self.draw.sampler}{steps}{eta}"
+
+    def value(self, metric: str | None) -> float | None:
+        """The score's value, None if it was not taken."""
+        return self.scores[metric].value if metric is not None and metric in self.scores else None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All rows of one data set, and the metrics that make the trilemma's axes there."""
+
+    dataset: str
+    rows: tuple[Row, ...]  # without floor and ceiling
+    floor: Row | None  # real images of the development split
+    ceiling: Row | None  # independent pixels
+    quality: str | None  # metric names, None if no row has such a metric
+    coverage: str | None
+    recall: str | None
+    speed: str | None
+    latency: str | None
+
+    @property
+    def models(self) -> tuple[Row, ...]:
+        """All rows but the real images."""
+        return self.rows if self.ceiling is None else (*self.rows, self.ceiling)
+
+    @property
+    def all(self) -> tuple[Row, ...]:
+        """Floor first, ceiling last."""
+        return self.models if self.floor is None else (self.floor, *self.models)
+
+    @property
+    def references(self) -> tuple[Row, ...]:
+        """The rows that a deep model must beat."""
+        return tuple(r for r in self.models if r.model.is_reference)
+
+
+def likelihoods(row: Row) -> list[Score]:
+    """The row's bits/dim numbers, exact first, then bounds, then estimates, each from the lowest; no parts."""
+    kinds = {"exact": 0, "upper_bound": 1, "estimate": 2}
+    whole = [s for s in row.scores.values() if base(s.metric) == "bits_per_dim" and s.better != "none"]
+    return sorted(whole, key=lambda s: (kinds.get(s.kind or "", 3), s.value))

@@ -1,0 +1,200 @@
+"""Runs a matrix: plans it, trains what is missing, measures every draw, and keeps a record of each cell."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from baselines.errors import UserError
+from bench import provenance, store
+from bench.executors.local import Outcome, run_jobs
+from bench.job import Job, Setup
+from bench.matrix import Wanted
+from bench.plan import Todo, Training, families_table, plan, what_is_left
+from bench.progress import Display, duration
+from bench.record import Record
+from bench.worker import run_job
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    results: Path
+    cached: int
+    done: int
+    failed: tuple[Record, ...]
+
+
+def run_matrix(
+    name: str,
+    title: str,
+    everything: Sequence[Wanted],
+    selected: Sequence[Wanted],
+    setup: Setup,
+    slots: int,
+    console: Console,
+) -> Summary:
+    """Run what is selected and not yet done.
+
+    Args:
+        name: of the matrix, for the report.
+        title: of the report.
+        everything: what the whole matrix wants; its records belong to the report even if not selected now.
+        selected: what this run is asked for.
+        setup: device, folders and measuring options.
+        slots: trainings at a time, one thread each. Draws are measured one after another, alone.
+        console: where progress goes.
+
+    Raises:
+        UserError: for bad input, a results folder in use, or one that cannot be written.
+    """
+    with _locked(setup.results):
+        trainings = plan(selected, setup)
+        loaded = store.load(setup.results)
+        for problem in loaded.problems:
+            console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+        records = {record.key: record for record in loaded.records}
+        todo = what_is_left(trainings, records)
+        for note in todo.notes:
+            console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+        _announce(todo, trainings, records, console)
+        _write_run(name, title, trainings, everything, selected, setup, records)
+        done, failed = _execute(todo, records, slots, console)
+        return Summary(setup.results, len(todo.cached), done, tuple(failed))
+
+
+def _announce(todo: Todo, trainings: Sequence[Training], records: Mapping[str, Record], console: Console) -> None:
+    wanted = {job.key for training in trainings for job in (training.job, *training.draws)}
+    labels = {job.cell.label() for job in (*todo.trainings, *todo.draws)}
+    stale = sum(key not in wanted and record.cell.label() in labels for key, record in records.items())
+    text = f"{len(todo.cached)} cells done before, {len(todo.trainings)} to train, {len(todo.draws)} draws to measure"
+    console.print(text + (f", {stale} of them stale (code, config or data changed)" if stale else ""))
+
+
+def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Console) -> tuple[int, list[Record]]:
+    done, failed = 0, dict[str, Record]()
+    with Display(console, len(todo.trainings) + len(todo.draws)) as display:
+        for record in _run(todo.trainings, slots, records, display):
+            done += record.status == "ok"
+            if record.status != "ok":
+                failed[record.train_key] = record
+        ready = [job for job in todo.draws if job.train_key not in failed]
+        for job in todo.draws:
+            if job.train_key in failed:
+                record = _not_ok(job, "failed", f"its training {failed[job.train_key].status}: see that cell")
+                store.append(job.setup.results, record)
+                failed[job.key] = record
+                display.finished(job.cell.label(), "failed, since its training did")
+        for record in _run(ready, 1, records, display):
+            done += record.status == "ok"
+            if record.status != "ok":
+                failed[record.key] = record
+    return done, list(failed.values())
+
+
+def _run(jobs: Sequence[Job], slots: int, records: Mapping[str, Record], display: Display) -> Iterator[Record]:
+    """Run jobs side by side and write each one's record as soon as it ends."""
+
+    def on_progress(job: Job, progress: tuple[str, int, int]) -> None:
+        display.progress(job.cell.label(), *progress)
+
+    if not jobs:
+        return
+    pairs = [(job, records.get(job.key)) for job in jobs]
+    outcomes = run_jobs(
+        pairs, run_job, slots, jobs[0].setup.time_limit_s, lambda pair, progress: on_progress(pair[0], progress)
+    )
+    for outcome in outcomes:
+        job = outcome.job[0]
+        record = _record_of(job, outcome)
+        store.append(job.setup.results, record)
+        problem = record.error.splitlines()[0] if record.error else ""
+        text = f"{record.status} in {duration(outcome.seconds)}" if record.status == "ok" else record.status
+        display.finished(job.cell.label(), f"{text}: {problem}" if problem else text)
+        yield record
+
+
+def _record_of(job: Job, outcome: Outcome[tuple[Job, Record | None]]) -> Record:
+    if outcome.status == "ok":
+        record: Record = outcome.result
+        return record
+    return _not_ok(job, outcome.status, outcome.error)
+
+
+def _not_ok(job: Job, status: str, error: str) -> Record:
+    assert status in ("failed", "timeout")
+    return Record(
+        job.key,
+        job.train_key,
+        "failed" if status == "failed" else "timeout",
+        job.cell,
+        provenance=provenance.collect(),
+        error=error,
+    )
+
+
+def _write_run(
+    name: str,
+    title: str,
+    trainings: Sequence[Training],
+    everything: Sequence[Wanted],
+    selected: Sequence[Wanted],
+    setup: Setup,
+    records: Mapping[str, Record],
+) -> None:
+    """Say in run.json which records make up the report: the whole matrix's, and what was selected beyond it."""
+    beyond = [item for item in everything if item not in selected]
+    whole = list(trainings)
+    for item in beyond:
+        try:
+            whole += plan([item], setup)
+        except UserError:  # a model of the matrix that cannot be built here is not this run's concern
+            continue
+    keys = [job.key for training in whole for job in (training.job, *training.draws)]
+    store.write_run(
+        setup.results,
+        {
+            "schema": 1,
+            "matrix": name,
+            "title": title,
+            "keys": [*keys, *(key for key in records if key not in keys and _is_extra(records[key], whole))],
+            "families": families_table(whole),
+        },
+    )
+
+
+def _is_extra(record: Record, trainings: Sequence[Training]) -> bool:
+    """A model that was added by name in an earlier run stays in the report; an older version of a cell does not."""
+    return record.cell.model not in {training.job.cell.model for training in trainings}
+
+
+@contextmanager
+def _locked(results: Path) -> Iterator[None]:
+    """Hold the results folder, so that two runs never train the same cell twice.
+
+    Raises:
+        UserError: if it is in use or cannot be written.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        handle = os.open(results / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise UserError(
+            f"results folder {results}: cannot write to it ({error.strerror}); choose another with --results DIR"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise UserError(f"results folder {results}: another run is using it; wait, or choose --results DIR") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
