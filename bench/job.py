@@ -36,6 +36,7 @@ class Job:
     samples: int  # N
     setup: Setup
     metric_keys: Mapping[str, str]  # metric family -> its code and inputs, as they are now
+    times_likelihood: bool = False  # whether this draw's quiet minute also times the likelihood, once a training
 
     @property
     def checkpoint_folder(self) -> Path:

@@ -85,8 +85,9 @@ def _training(wanted: Wanted, setup: Setup) -> Training:
             samples,
             setup,
             families["draw"],
+            times_likelihood=index == 0,
         )
-        for draw in wanted.draws
+        for index, draw in enumerate(wanted.draws)
         if _checked(draw, entry, wanted.model)
     )
     return Training(train, draws)

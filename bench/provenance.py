@@ -52,7 +52,7 @@ def commit(near: Path | None = None) -> dict[str, Any]:
         top = _git(place, "rev-parse", "--show-toplevel")
         if isinstance(top, OSError):
             continue
-        reason = "not a git checkout of the project"
+        reason = "no git checkout of the project here, or git refuses to read it"
         if top is None or not (Path(top) / "bench" / "provenance.py").is_file():
             continue
         if not _same_sources(Path(top)):
@@ -70,7 +70,9 @@ def commit(near: Path | None = None) -> dict[str, Any]:
 def _git(place: Path, *arguments: str) -> str | OSError | None:
     """What git says; None if it refuses, the error if it cannot be run."""
     try:
-        done = subprocess.run(["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            ["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=20
+        )
     except OSError as error:
         return error
     except subprocess.TimeoutExpired:

@@ -61,7 +61,8 @@ def load(path: Path, name: str) -> Dataset:
 def _read(path: Path, name: str) -> dict[str, Any]:
     """All arrays of the file; nothing is ever unpickled, since that would run the file's code."""
     try:
-        pickled = path.open("rb").read(1) == b"\x80"
+        with path.open("rb") as file:
+            pickled = file.read(1) == b"\x80"  # how every pickle since protocol 2 begins
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"images": loaded}
@@ -170,4 +171,5 @@ def _one_shape(parts: Mapping[str, Part], levels: int, name: str) -> ImageShape:
     shapes = {split: part.images.shape[1:] for split, part in parts.items()}
     if len(set(shapes.values())) > 1:
         raise UserError(f"{name}: expected images of one shape (C, H, W), got {shapes}")
-    return ImageShape(*next(iter(shapes.values())), levels)
+    channels, height, width = next(iter(shapes.values()))
+    return ImageShape(channels, height, width, levels)

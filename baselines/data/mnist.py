@@ -39,8 +39,8 @@ _TIMEOUT_S = 30.0  # without an answer from a server
 VARIANTS = {
     "mnist": "8-bit intensities",
     "mnist-static": "binarised once: one Bernoulli draw per pixel with P = intensity / 255, seeded and committed",
-    "mnist-dynamic": "binarised anew each time a training image is looked at, P = intensity / 255; val and test are "
-    "those of mnist-static, one fixed draw",
+    "mnist-dynamic": "binarised anew at every look at a training image, P = intensity / 255; val and test as in "
+    "mnist-static",
     "mnist-threshold": f"binarised by intensity >= {THRESHOLD}; not the data of published binarised-MNIST figures",
 }
 
@@ -129,9 +129,10 @@ def assemble(name: str, raw: Published, val: int = VAL) -> Dataset:
         binary = None if drawn is None else drawn[1 if i == 2 else 0][index]
         splits.append(_variant(name, grey, binary, redrawn=i == 0))
     train, validation, test = splits
+    height, width = raw.train_images.shape[1:]
     return Dataset(
         name=name,
-        shape=ImageShape(1, *raw.train_images.shape[1:], 256 if name == "mnist" else 2),
+        shape=ImageShape(1, height, width, 256 if name == "mnist" else 2),
         train=train,
         val=validation,
         test=test,

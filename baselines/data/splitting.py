@@ -108,9 +108,7 @@ def user_splits(parts: Mapping[str, Part], where: str) -> UserSplits:
 
 def content_keys(images: Images) -> NDArray[np.bytes_]:
     """SHA-256 in hex of each image's pixels, channel by channel; bytes of length 64, (N,)."""
-    return np.array(
-        [hashlib.sha256(np.ascontiguousarray(x)).hexdigest().encode() for x in images], dtype="S64"
-    )
+    return np.array([hashlib.sha256(x.tobytes()).hexdigest().encode() for x in images], dtype="S64")
 
 
 def _cut(keys: NDArray[np.bytes_], cuts: int, where: str) -> list[Index]:

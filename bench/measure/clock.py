@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,13 +46,14 @@ class Clock:
             result = call()
             return result, Timing(self.read() - before)
         with torch.cuda.device(self.device):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            event: Any = torch.cuda.Event  # untyped in some torch versions
+            begin, end = event(enable_timing=True), event(enable_timing=True)
             before = self.read()
             begin.record()
             result = call()
             end.record()
             wall_s = self.read() - before
-            return result, Timing(wall_s, begin.elapsed_time(end) / 1e3)
+            return result, Timing(wall_s, begin.elapsed_time(end) / 1e3)  # ms to s
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,12 +77,15 @@ def forward_flops(calls: Calls) -> int:
 @contextmanager
 def _unfused() -> Iterator[None]:
     """Without the fused LSTM and attention kernels, which the counter does not see into: it reads 0 there."""
-    mkldnn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
-    before = mkldnn.enabled, cudnn.enabled, torch.backends.mha.get_fastpath_enabled()
+    backends: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    before = [backend.enabled for backend in backends]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     try:
-        mkldnn.enabled, cudnn.enabled = False, False
+        for backend in backends:
+            backend.enabled = False
         torch.backends.mha.set_fastpath_enabled(False)
         yield
     finally:
-        mkldnn.enabled, cudnn.enabled = before[:2]
-        torch.backends.mha.set_fastpath_enabled(before[2])
+        for backend, enabled in zip(backends, before, strict=True):
+            backend.enabled = enabled
+        torch.backends.mha.set_fastpath_enabled(fast_path)

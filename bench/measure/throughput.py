@@ -55,7 +55,7 @@ def draw_samples(
     batch = min(batch, n)
     if drawn is not None and len(drawn) != batch:
         raise ValueError(f"drawn: expected one batch of {batch} images, got {len(drawn)}")
-    run = _Run(workload, clock, batch)
+    run = _Run(workload, clock, batch, warm=drawn is not None)
     kept = [] if drawn is None else [drawn.cpu()]
     for first in range(0 if drawn is None else batch, n, batch):
         size = min(batch, n - first)
@@ -83,8 +83,9 @@ class _Run:
     workload: Workload
     clock: Clock
     batch: int
+    warm: bool = False  # whether a batch was drawn before
     clean: list[Timing] = field(default_factory=list)  # full batches, warm, with no hook on the network
-    first: Timing | None = None  # the batch that warmed up and was looked at
+    first: Timing | None = None  # the batch whose network calls were looked at; it also warms up
     limit: Limit = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,9 +95,10 @@ class _Run:
         """Draw a batch; time it where it is a full one."""
         if self.workload.refusal or size < self.batch:
             return self.workload.images(size, first)
-        if self.first is None:
-            with capture_calls(self.workload.model, self.workload.device) as self.limit.calls:
+        if self.first is None and not (self.warm and self.workload.model.network is None):
+            with capture_calls(self.workload.model, self.workload.device) as calls:
                 images, self.first = self.clock.time(lambda: self.workload.images(size, first))
+            self.limit.calls = calls
             return images
         images, timing = self.clock.time(lambda: self.workload.images(size, first))
         self.clean.append(timing)
@@ -107,10 +109,9 @@ class _Run:
         """Draw the first batch again and again where too little was timed, unless one batch alone is slow."""
         if self.workload.refusal:
             return
-        if self.first is None:
+        if self.first is None and not self.clean:
             self.step(self.batch, 0)
-        assert self.first is not None
-        if not self.clean and self.first.wall_s > effort.slow_s:
+        if not self.clean and self.first is not None and self.first.wall_s > effort.slow_s:
             self.limit.after(self.first)
             return
         timed_s = sum(t.wall_s for t in self.clean)
@@ -126,16 +127,16 @@ class _Run:
         if self.workload.refusal:
             metrics = "images_per_s", "limit_s[large]", "limit_ratio[large]"
             return Measured(skipped=dict.fromkeys(metrics, self.workload.refusal))
-        assert self.first is not None
-        timings = self.clean or [self.first]
+        timings = self.clean or [timing for timing in (self.first,) if timing is not None]
         walls_s = [t.wall_s for t in timings]
         note = f"batch / median of {len(walls_s)} timed batches"
         if not self.clean:
-            note = "one batch only, with no warm-up at this batch"
+            cold = "while its network calls were counted" if self.warm else "with no warm-up at this batch"
+            note = f"one batch only, {cold}"
         protocol = self.workload.protocol(self.batch)
         speed = rate("images_per_s", walls_s, self.batch, note, protocol)
         beside = self.limit.measured("large", protocol)
-        raw = {"batch_s": walls_s, "batch_s[first]": [self.first.wall_s]}
+        raw = {"batch_s": walls_s}
         device_s = [t.device_s for t in timings if t.device_s is not None]
         if device_s:
             raw["batch_device_s"] = device_s

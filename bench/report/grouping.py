@@ -8,12 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from scipy.special import stdtrit
-
 from baselines.types import Draw
 from bench.record import Measurement, Record
 from bench.report.rows import Row, Score, Sheet, Spread, base, variant
 from bench.report.source import CEILING, FAMILIES, FLOOR, ModelInfo, Source
+from bench.stats import mean_over_seeds
 
 QUALITY = ("fd", "fid")
 """Metric families that can make the quality axis; the one that most rows have does."""
@@ -56,14 +55,12 @@ def aggregate(values: Sequence[Measurement]) -> Score:
     """
     first, n = values[0], len(values)
     numbers = [float(m.value) for m in values]
-    mean = math.fsum(numbers) / n
+    mean = mean_over_seeds(numbers)
     low: float | None = None
     high: float | None = None
     spread: Spread = ""
     if n >= 3:
-        deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1))
-        half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
-        low, high, spread = mean - half, mean + half, "t"
+        low, high, spread = mean.low, mean.high, "t"
     elif n == 2:
         low, high, spread = min(numbers), max(numbers), "range"
     elif first.low is not None and first.high is not None:
@@ -71,7 +68,7 @@ def aggregate(values: Sequence[Measurement]) -> Score:
     protocols = [protocol_of(m) for m in values]
     return Score(
         metric=first.metric,
-        value=mean,
+        value=mean.value,
         low=low,
         high=high,
         spread=spread,

@@ -1,0 +1,152 @@
+"""The trilemma picture: quality against coverage with speed as size, and a small triangle a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes as Canvas
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon
+
+from bench.report.axes import Axes, Endpoints
+from bench.report.numbers import number
+from bench.report.rows import Row, Sheet
+from bench.report.source import FAMILIES
+from bench.report.style import FAINT, GRID, INK, Picture, colour, draw, label_points, marker
+
+Placed = tuple[Row, Axes]
+
+CORNERS = ((0.0, 1.0), (math.sin(2 * math.pi / 3), -0.5), (-math.sin(2 * math.pi / 3), -0.5))
+"""Unit vectors of quality (up), coverage (right), speed (left), y upwards."""
+
+
+def triangle(at: Axes) -> list[tuple[float, float]]:
+    """Where a model's three values lie on the three spokes, each in [0, 1] of the spoke's length."""
+    return [(x * v, y * v) for (x, y), v in zip(CORNERS, at.clipped(), strict=True)]
+
+
+def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) -> Picture:
+    """The map on the left, the triangles on the right; for the README and the Markdown report."""
+    columns = 3 if len(placed) > 4 else 2
+    lines = max(2, math.ceil(len(placed) / columns))
+
+    def paint(figure: Figure) -> None:
+        left, right = figure.subfigures(1, 2, width_ratios=(5.4, 1.75 * columns))
+        paint_map(left.subplots(), sheet, placed)
+        grid = right.subplots(lines, columns, squeeze=False)
+        for canvas in grid.flat:
+            canvas.set_axis_off()
+        for canvas, (row, at) in zip(grid.flat, placed, strict=False):
+            _paint_triangle(canvas, sheet, row, at)
+        figure.text(0.5, -0.005, formulas(ends), ha="center", va="top", fontsize=8, color=FAINT)
+
+    caption = (
+        "Left: up is quality, right is coverage, a larger mark is faster. Right: one triangle a model; a corner at "
+        "the outline is the run's best measured endpoint, a corner at the centre its worst. " + formulas(ends)
+    )
+    size = (5.4 + 1.75 * columns, max(5.2, 1.85 * lines))
+    return draw(name, f"The trilemma on {sheet.dataset}", caption, size, paint)
+
+
+def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) -> Picture:
+    """Quality against coverage alone, for a page that draws the triangles itself."""
+    caption = (
+        "Up is quality, right is coverage, a larger mark is faster: a model that gave up nothing would be a large "
+        "mark at the top right. Speed counts images/s at the large batch. Grey crosses are reference models."
+    )
+    return draw(
+        name,
+        "Quality against coverage, speed as size",
+        caption,
+        (6.4, 5.0),
+        lambda figure: paint_map(figure.subplots(), sheet, placed),
+    )
+
+
+def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
+    """Scatter of coverage and quality; the area of a mark grows with the speed axis."""
+    known = [(row, at) for row, at in placed if at.quality is not None and at.coverage is not None]
+    points = []
+    for row, at in known:
+        quality, coverage, speed = at.clipped()
+        points.append((coverage, quality))
+        canvas.scatter(
+            [coverage],
+            [quality],
+            s=_area(speed),
+            c=colour(row.model.family),
+            marker=marker(row.model.family),
+            edgecolors="white",
+            linewidths=0.9,
+            zorder=3,
+            alpha=0.95,
+        )
+    canvas.set_xlim(_start([x for x, _ in points]), 1.04)
+    canvas.set_ylim(_start([y for _, y in points]), 1.04)
+    canvas.set_xlabel(f"coverage  →  1 = {sheet.floor.title if sheet.floor else 'real images'}")
+    canvas.set_ylabel("quality  →  1 = real images")
+    canvas.set_title("Quality, coverage, and speed as size")
+    families = dict.fromkeys(row.model.family for row, _ in known)
+    handles = [
+        Line2D([], [], ls="", marker=marker(f), color=colour(f), markersize=8, label=FAMILIES[f]) for f in families
+    ]
+    handles += [
+        Line2D([], [], ls="", marker="o", color="#B6BDC6", markersize=math.sqrt(_area(v)), label=text)
+        for v, text in ((0.0, "slowest"), (1.0, "fastest"))
+    ]
+    canvas.legend(handles=handles, loc="lower right", labelspacing=0.7, handletextpad=0.6)
+    label_points(canvas, points, [row.short for row, _ in known])
+
+
+def formulas(ends: Endpoints) -> str:
+    """The three axes' formulas with the endpoints as measured, in one line each."""
+    told = []
+    if ends.fd_floor is not None and ends.fd_ceiling is not None:
+        told.append(
+            f"quality: log FD from {number(ends.fd_ceiling)} (independent pixels, 0) "
+            f"to {number(ends.fd_floor)} (real images, 1)"
+        )
+    if ends.coverage_floor is not None:
+        told.append(f"coverage: from 0 to {number(ends.coverage_floor)} (real images, 1)")
+    if ends.slowest is not None and ends.fastest is not None and ends.slowest != ends.fastest:
+        told.append(
+            f"speed: log images/s from {number(ends.slowest)} ({ends.slowest_name}, 0) "
+            f"to {number(ends.fastest)} ({ends.fastest_name}, 1)"
+        )
+    return ";  ".join(told)
+
+
+def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes) -> None:
+    hue = colour(row.model.family)
+    for level in (1 / 3, 2 / 3, 1.0):
+        outline = [(x * level, y * level) for x, y in CORNERS]
+        face = "#F5F7F9" if level == 1.0 else "none"
+        canvas.add_patch(Polygon(outline, closed=True, facecolor=face, edgecolor=GRID, lw=0.9, zorder=level))
+    canvas.add_patch(Polygon(triangle(at), closed=True, facecolor=hue, alpha=0.35, lw=0, zorder=2))
+    canvas.add_patch(Polygon(triangle(at), closed=True, facecolor="none", edgecolor=hue, lw=1.8, zorder=3))
+    for (x, y), value, metric in zip(
+        triangle(at), at, (sheet.quality, sheet.coverage, sheet.speed), strict=True
+    ):
+        canvas.plot([x], [y], "o", ms=4, color=hue if value is not None else GRID, zorder=4)
+    values = [row.value(metric) for metric in (sheet.quality, sheet.coverage, sheet.speed)]
+    texts = ["—" if v is None else number(v) for v in values]
+    style = {"fontsize": 8, "color": FAINT}
+    canvas.text(0, 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
+    canvas.text(CORNERS[1][0] + 0.1, -0.62, f"cov. {texts[1]}", ha="right", va="top", **style)
+    canvas.text(CORNERS[2][0] - 0.1, -0.62, f"{texts[2]}/s", ha="left", va="top", **style)
+    canvas.set_title(row.short, fontsize=9.5, color=INK, loc="center", pad=3)
+    canvas.set_xlim(-1.08, 1.08)
+    canvas.set_ylim(-0.9, 1.3)
+    canvas.set_aspect("equal")
+
+
+def _area(speed: float) -> float:
+    return 36 + 260 * speed
+
+
+def _start(values: Sequence[float]) -> float:
+    """The axis starts at zero, or nearer where all values are high, so that neighbours come apart."""
+    lowest = min(values, default=0.0)
+    return -0.04 if lowest < 0.5 else math.floor(10 * lowest) / 10 - 0.05

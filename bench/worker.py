@@ -1,0 +1,249 @@
+"""What happens in a cell's process: train or fit, or draw and measure; the result is the cell's record.
+
+Only here is anything trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from baselines import checkpoint, registry, trainer
+from baselines.config import build_config, config_values
+from baselines.contract import Fits, GenerativeModel, Noise, Trains
+from baselines.data.dataset import Dataset
+from baselines.errors import DivergedError
+from baselines.noise import derive_seed
+from bench import provenance
+from bench.artifacts import load_images, save_images, save_json
+from bench.families import measure_families, open_extractor
+from bench.job import Job
+from bench.measure.clock import Clock, Effort
+from bench.measure.counters import parameters
+from bench.measure.density import likelihood_speed
+from bench.measure.draw import measure_draw
+from bench.measure.result import Measured, merge
+from bench.measure.workload import Workload
+from bench.metrics.base import Progress, Subject
+from bench.plan import open_dataset
+from bench.record import Artifact, Measurement, Record
+
+Send = Callable[[tuple[str, int, int]], None]
+
+_REAL_SHOWN = 100  # test images kept beside the samples, for the report's grids
+
+
+def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
+    """Do one job; `previous` is the cell's earlier record, whose timings and samples are kept if still valid.
+
+    Raises:
+        DivergedError, UserError and whatever a model raises: the executor makes a failed record of it.
+    """
+    job, previous = pair
+    threads = 1 if job.cell.draw is None else job.setup.threads
+    torch.set_num_threads(threads)
+    with threadpool_limits(threads):
+        cell = _Cell(job, send)
+        return cell.trained() if job.cell.draw is None else cell.drawn(previous)
+
+
+@dataclass
+class _Cell:
+    job: Job
+    send: Send
+
+    def __post_init__(self) -> None:
+        setup, cell = self.job.setup, self.job.cell
+        self.began = datetime.now(UTC)
+        self.dataset, _ = open_dataset(cell.dataset, setup.data_dir)
+        entry = registry.load(cell.model)
+        config = build_config(entry.model.config, cell.config, cell.model)
+        self.model = trainer.build(entry.model, self.dataset.shape, config, cell.seed)
+
+    @property
+    def progress(self) -> Progress:
+        return lambda phase, done, total: self.send((phase, done, total))
+
+    # Training
+
+    def trained(self) -> Record:
+        """Train or fit unless the checkpoint is there, then measure what belongs to the training."""
+        state = self._load() or self._train()
+        self.model.to(self.job.setup.device).eval()
+        subject = self._subject(None)
+        found = merge([_training(self.model, state, self.job), parameters(self.model)])
+        measured, skipped = measure_families("train", subject)
+        curve = save_json(self.job.setup.results, "curve", {"rows": state["curve"]}) if state["curve"] else None
+        return self._record(
+            (*found.measurements, *measured),
+            {**found.skipped, **skipped},
+            (curve,) if curve else (),
+            {name: state[name] for name in ("images", "seconds", "cpu_seconds", "resumed", "best_images")},
+        )
+
+    def _load(self) -> dict[str, Any] | None:
+        found = checkpoint.load(self.job.checkpoint_folder, "model")
+        if found is None:
+            return None
+        tensors, meta = found
+        self.model.load_state_dict(tensors)
+        state: dict[str, Any] = meta["state"]
+        return state
+
+    def _train(self) -> dict[str, Any]:
+        cell, folder, device = self.job.cell, self.job.checkpoint_folder, self.job.setup.device
+        if isinstance(self.model, Fits):
+            state = trainer.fit(self.model, self.dataset, cell.seed)
+        else:
+            run = trainer.Trainer(self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device)
+            state = run.run()
+        plain = dict(state.__dict__)
+        about = {"model": cell.model, "dataset": cell.dataset, "seed": cell.seed, "config": dict(cell.config)}
+        checkpoint.save(folder, "model", self.model.state_dict(), {"state": plain, **about})
+        checkpoint.remove(folder, "state")
+        return plain
+
+    # Drawing
+
+    def drawn(self, previous: Record | None) -> Record:
+        """Draw the samples, timing the sampler while it draws, and score them."""
+        draw, setup = self.job.cell.draw, self.job.setup
+        assert draw is not None
+        if self._load() is None:
+            raise FileNotFoundError(f"no checkpoint in {self.job.checkpoint_folder}; run the matrix again to train it")
+        self.model.to(setup.device).eval()
+        kept = self._kept(previous)
+        if kept is not None:
+            samples, timed, artifacts = kept
+        else:
+            samples, timed, artifacts = self._sample()
+        subject = self._subject(samples)
+        measured, skipped = measure_families("draw", subject)
+        names = [m.metric for m in timed.measurements]
+        return self._record(
+            (*timed.measurements, *measured),
+            {**timed.skipped, **skipped},
+            artifacts,
+            {"timed": names, "not_timed": dict(timed.skipped)},
+        )
+
+    def _sample(self) -> tuple[Tensor, Measured, tuple[Artifact, ...]]:
+        setup, draw, dataset = self.job.setup, self.job.cell.draw, self.dataset
+        assert draw is not None
+        noise = Noise(derive_seed(self.job.cell.seed, "sample"), device=setup.device)
+        workload = Workload(self.model, draw, noise)
+        samples, timed = measure_draw(
+            workload,
+            self.job.samples,
+            setup.batch,
+            latency_effort=Effort(budget_s=setup.latency_s),
+            progress=self.progress,
+        )
+        if self.job.times_likelihood and workload.refusal is None:
+            keyed = Noise(derive_seed(self.job.cell.seed, "likelihood"), device=setup.device)
+            clock = Clock(workload.device)
+            timed = merge([timed, likelihood_speed(self.model, dataset.test.images, keyed, setup.batch, clock)])
+        results, levels = setup.results, dataset.shape.levels
+        artifacts = [save_images(results, "samples", samples.numpy(), levels)]
+        artifacts.append(save_images(results, "real", dataset.test.images[:_REAL_SHOWN].numpy(), levels))
+        if timed.raw:
+            artifacts.append(save_json(results, "timings", dict(timed.raw)))
+        return samples, timed, tuple(artifacts)
+
+    def _kept(self, previous: Record | None) -> tuple[Tensor, Measured, tuple[Artifact, ...]] | None:
+        """Samples and timings of an earlier record, if the code that made them is the same now."""
+        if previous is None or previous.status != "ok":
+            return None
+        if previous.metric_keys.get("sampling") != self.job.metric_keys["sampling"]:
+            return None
+        artifact = next((a for a in previous.artifacts if a.role == "samples"), None)
+        images = load_images(self.job.setup.results, artifact) if artifact else None
+        if images is None or len(images) != self.job.samples:
+            return None
+        timed = set(previous.provenance.get("timed", ()))
+        measurements = tuple(m for m in previous.measured if m.metric in timed)
+        skipped = dict(previous.provenance.get("not_timed", {}))
+        return torch.from_numpy(images), Measured(measurements, skipped), previous.artifacts
+
+    # Both
+
+    def _subject(self, samples: Tensor | None) -> Subject:
+        setup = self.job.setup
+        extractor, reason = open_extractor(self.dataset, setup) if samples is not None else (None, "")
+        return Subject(
+            dataset=self.dataset,
+            seed=self.job.cell.seed,
+            model=self.model,
+            samples=samples,
+            extractor=extractor,
+            extractor_reason=reason,
+            device=setup.device,
+            progress=self.progress,
+            protocol={"subject": _state_of(self.model, self.job)},
+        )
+
+    def _record(
+        self,
+        measured: tuple[Measurement, ...],
+        skipped: dict[str, str],
+        artifacts: tuple[Artifact, ...],
+        about: dict[str, Any],
+    ) -> Record:
+        job = self.job
+        spent = (datetime.now(UTC) - self.began).total_seconds()
+        origin = {**provenance.collect(job.setup.device), "cell_s": round(spent, 2), **about}
+        for m in measured:
+            if not torch.isfinite(torch.tensor(m.value)):
+                raise DivergedError(f"{m.metric} is {m.value}; nothing is made up in its place")
+        return Record(
+            job.key, job.train_key, "ok", job.cell, measured, skipped, artifacts, origin, dict(job.metric_keys)
+        )
+
+
+def _state_of(model: GenerativeModel, job: Job) -> dict[str, Any]:
+    """In which state the model is measured; a property of the row, told with every number."""
+    draw = job.cell.draw
+    state: dict[str, Any] = {"batch_norm": "eval"}
+    if isinstance(model, Trains):
+        state["weights"] = "averaged (EMA)" if model.averaged and model.training_config.ema_decay > 0 else "raw"
+        state["checkpoint"] = f"best {model.selection} on validation" if model.selection else "last"
+    if draw is not None:
+        state["clip"] = draw.clip
+    return state
+
+
+def _training(model: GenerativeModel, state: dict[str, Any], job: Job) -> Measured:
+    """What the training cost, as the trainer noted it."""
+    protocol = {
+        "device": provenance.cpu_model() if job.setup.device == "cpu" else torch.cuda.get_device_name(),
+        "threads": 1,
+        "torch": torch.__version__,
+        "side_by_side": job.setup.side_by_side,
+        "budget": config_values(job.cell.budget),
+        "version": 1,
+    }
+    note = "fitted in closed form" if isinstance(model, Fits) else f"up to {job.setup.side_by_side} trainings at a time"
+    if not job.cell.budget.reproducible:
+        note += "; budget in seconds: not reproducible"
+    first = Measurement("training_s", state["seconds"], "s", "lower", 1, "train", protocol=protocol, note=note)
+    seconds = max(state["seconds"], 1e-9)
+    return Measured(
+        (
+            first,
+            replace(first, metric="training_cpu_s", value=state["cpu_seconds"]),
+            replace(
+                first,
+                metric="training_images_per_s",
+                value=state["images"] / seconds,
+                unit="images/s",
+                better="higher",
+                n=state["images"],
+            ),
+        )
+    )
