@@ -65,8 +65,8 @@ class Noise:
         generators = self._generators(purpose, n)
         dims = torch.Size(shape).numel()
         steps = max(1, _BLOCK // max(dims, 1))
-        block = torch.empty(n, steps * dims, dtype=self.dtype)
         while True:
+            block = torch.empty(n, steps * dims, dtype=self.dtype)  # a new one: the caller may keep what it got
             for row, generator in zip(block, generators, strict=True):
                 row.normal_(generator=generator)
             moved = block.view(n, steps, *shape).transpose(0, 1).contiguous().to(self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -77,7 +78,7 @@ class Budget:
             raise UserError(f"budget: expected either images or seconds, got {self!r}")
         size = self.images if self.images is not None else self.seconds
         assert size is not None
-        if size <= 0:
+        if not (math.isfinite(size) and size > 0):
             raise UserError(f"budget: expected a positive number, got {size}")
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ from baselines.contract import (
 )
 from baselines.data.dataset import Dataset, Split
 from baselines.errors import DivergedError, UserError
-from baselines.types import Budget, ImageShape
+from baselines.types import Budget, ImageShape, Kind
 
 SHAPE = ImageShape(1, 4, 4, 5)
 
@@ -39,7 +39,7 @@ class Toy(GenerativeModel, Trains, HasLikelihood):
     samplers = ("native",)
     averaged = ("net",)
     selection = "exact"
-    likelihoods = {"exact": "exact"}
+    likelihoods: ClassVar[Mapping[str, Kind]] = {"exact": "exact"}
 
     def __init__(self, poison_at: int | None = None) -> None:
         super().__init__()
@@ -63,7 +63,8 @@ class Toy(GenerativeModel, Trains, HasLikelihood):
     def critic_loss(self, batch: Batch, context: Context) -> Losses:
         self.seen.append(batch.images)
         noise = context.normal(len(batch.images), 16)
-        return Losses(self.critic(noise).mean() - self.critic(batch.images.float().flatten(1)).mean())
+        real, fake = self.critic(batch.images.float().flatten(1)), self.critic(noise)
+        return Losses(nn.functional.softplus(-real).mean() + nn.functional.softplus(fake).mean())
 
     def net_loss(self, batch: Batch, context: Context) -> Losses:
         loss = nn.functional.cross_entropy(self.logits(batch.images), batch.images.flatten(1).long())
@@ -205,7 +206,9 @@ def test_a_checkpoint_pointer_cannot_leave_its_folder(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "mine", "model", {"w": torch.zeros(1)}, {})
     outside = next((tmp_path / "other").glob("*.safetensors"))
     pointer = tmp_path / "mine" / "model.json"
-    pointer.write_text((tmp_path / "other" / "model.json").read_text().replace(outside.name, f"../other/{outside.name}"))
+    pointer.write_text(
+        (tmp_path / "other" / "model.json").read_text().replace(outside.name, f"../other/{outside.name}")
+    )
     with pytest.raises(checkpoint.CorruptCheckpointError):
         checkpoint.load(tmp_path / "mine", "model")
 
@@ -215,11 +218,6 @@ def test_seconds_budget_ends_and_says_it_is_not_reproducible(dataset: Dataset, t
     run.run()
     assert run.state.images > 0
     assert not run.budget.reproducible
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """No config."""
 
 
 def test_a_phase_without_parameters_is_refused(dataset: Dataset, tmp_path: Path) -> None:

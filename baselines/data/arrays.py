@@ -74,9 +74,7 @@ def _read(path: Path, name: str) -> dict[str, Any]:
                 f"{name}: expected plain uint8 arrays, got pickled objects, which are refused, since loading them can "
                 f"run any code; save plain arrays, such as {_EXAMPLE}"
             ) from None
-        raise UserError(
-            f"{name}: expected a .npz or .npy file, got something else or a damaged one"
-        ) from None
+        raise UserError(f"{name}: expected a .npz or .npy file, got something else or a damaged one") from None
     except (EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{name}: expected a sound .npz or .npy file, got a damaged one ({error})") from None
     except OSError as error:
@@ -90,9 +88,7 @@ def _named(arrays: dict[str, Any], name: str) -> dict[str, NDArray[Any]]:
     if len(unknown) == 1 and not has_images:
         arrays = {("images" if key == unknown[0] else key): value for key, value in arrays.items()}
     elif unknown:
-        raise UserError(
-            f"{name}: unknown array {unknown[0]!r}{nearest(unknown[0], _KNOWN)}; save as in {_EXAMPLE}"
-        )
+        raise UserError(f"{name}: unknown array {unknown[0]!r}{nearest(unknown[0], _KNOWN)}; save as in {_EXAMPLE}")
     elif not has_images:
         raise UserError(f"{name}: expected an array of images, got only {', '.join(arrays) or 'nothing'}")
     if "images" in arrays and any(split in arrays for split in _SPLITS):
@@ -135,9 +131,7 @@ def _images(array: NDArray[Any], levels: int, where: str) -> Images:
     elif array.ndim == 4 and (shape[1] in (1, 3)) != (shape[3] in (1, 3)):
         array = array if shape[1] in (1, 3) else array.transpose(0, 3, 1, 2)
     else:
-        raise UserError(
-            f"{where}: expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3, got {shape}"
-        )
+        raise UserError(f"{where}: expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3, got {shape}")
     if 0 in array.shape:
         raise UserError(f"{where}: expected at least one image with at least one pixel, got {shape}")
     highest = int(array.max())
@@ -157,14 +151,8 @@ def _labels(array: NDArray[Any], n: int, where: str) -> Index:
 def _classes(parts: Mapping[str, Part], name: str) -> int | None:
     labelled = [split for split, part in parts.items() if part.labels is not None]
     if labelled and len(labelled) < len(parts):
-        raise UserError(
-            f"{name}: expected labels for all of {', '.join(parts)} or none, got {', '.join(labelled)}"
-        )
-    return (
-        1 + max(int(part.labels.max()) for part in parts.values() if part.labels is not None)
-        if labelled
-        else None
-    )
+        raise UserError(f"{name}: expected labels for all of {', '.join(parts)} or none, got {', '.join(labelled)}")
+    return 1 + max(int(part.labels.max()) for part in parts.values() if part.labels is not None) if labelled else None
 
 
 def _one_shape(parts: Mapping[str, Part], levels: int, name: str) -> ImageShape:

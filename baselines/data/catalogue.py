@@ -40,10 +40,7 @@ def names() -> tuple[DatasetInfo, ...]:
     """Every data set that `load` knows."""
     return (
         *(DatasetInfo(name, line) for name, (line, _) in _FIXED.items()),
-        *(
-            DatasetInfo(name, f"70,000 handwritten digits, 28x28; {line}")
-            for name, line in mnist.VARIANTS.items()
-        ),
+        *(DatasetInfo(name, f"70,000 handwritten digits, 28x28; {line}") for name, line in mnist.VARIANTS.items()),
         *(DatasetInfo(f"{scheme}:PATH", line) for scheme, (line, _) in _PATHS.items()),
     )
 

@@ -20,9 +20,7 @@ def load() -> Dataset:
     images = np.asarray(bunch.images, dtype=np.uint8)[:, None]
     labels = np.asarray(bunch.target, dtype=np.int64)
     order = stratified_order(labels)
-    test, val, train = (
-        as_split(images[index], labels[index]) for index in np.split(order, [TEST, TEST + VAL])
-    )
+    test, val, train = (as_split(images[index], labels[index]) for index in np.split(order, [TEST, TEST + VAL]))
     return Dataset(
         name="digits",
         shape=ImageShape(1, 8, 8, LEVELS),

@@ -16,9 +16,7 @@ from baselines.data.splitting import Images, Part, user_splits
 from baselines.errors import UserError
 from baselines.types import ImageShape
 
-SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
-)
+SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"])
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # and no format that starts another program
 _MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"})
@@ -51,9 +49,7 @@ def load(root: Path, name: str) -> Dataset:
     for look in looks:
         if look.size != looks[0].size:
             sizes = " and ".join(f"{one.path} of {one.size[0]}x{one.size[1]}" for one in (looks[0], look))
-            raise UserError(
-                f"{name}: expected images of one size, got {sizes}; resize or crop them to one size"
-            )
+            raise UserError(f"{name}: expected images of one size, got {sizes}; resize or crop them to one size")
     width, height = looks[0].size
     mode = "L" if all(look.grey for look in looks) else "RGB"
     groups = _groups(paths, root, name)
@@ -126,9 +122,7 @@ def _look(path: Path) -> _Look:
     with _opened(path) as image:
         if image.mode not in _MODES:
             raise UserError(f"{path}: expected 8-bit grey or RGB, got mode {image.mode}; convert it")
-        frames = (
-            1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        )  # MPO: a JPEG with its previews
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a JPEG with its previews
         if frames > 1:
             raise UserError(f"{path}: expected a still image, got {frames} frames; save one frame")
         palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None

@@ -35,9 +35,7 @@ def read_content(path: Path) -> bytes:
     except EOFError:
         raise UserError(f"{path}: expected a whole gzip file, got one that is cut short; {_REMEDY}") from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{path}: expected a sound gzip file, got a damaged one ({error}); {_REMEDY}"
-        ) from None
+        raise UserError(f"{path}: expected a sound gzip file, got a damaged one ({error}); {_REMEDY}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
@@ -60,9 +58,7 @@ def parse(content: bytes, dimensions: int, where: str | Path) -> NDArray[np.uint
         raise UserError(f"{where}: expected IDX values of type uint8, got {_TYPES[content[2]]}; {_REMEDY}")
     if content[3] != dimensions:
         hint = "are images and labels swapped?"
-        raise UserError(
-            f"{where}: expected an IDX array of {dimensions} dimensions, got {content[3]}; {hint}"
-        )
+        raise UserError(f"{where}: expected an IDX array of {dimensions} dimensions, got {content[3]}; {hint}")
     header = 4 + 4 * dimensions
     if len(content) < header:
         raise UserError(f"{where}: expected a header of {header} bytes, got {len(content)} in all; {_REMEDY}")

@@ -114,9 +114,7 @@ def image_nats(model: GenerativeModel, x: Tensor, name: str, noise: Noise) -> Na
         DivergedError: if any value is NaN or infinite; nothing is dropped from a mean.
     """
     if name not in kinds(model):
-        raise UserError(
-            f"{type(model).__name__}: no likelihood {name!r}; it has {', '.join(kinds(model)) or 'none'}"
-        )
+        raise UserError(f"{type(model).__name__}: no likelihood {name!r}; it has {', '.join(kinds(model)) or 'none'}")
     if isinstance(model, HasLikelihood):
         nats = model.nats(x, name, noise)
     else:
@@ -145,9 +143,7 @@ def batches(images: Tensor, size: int, noise: Noise) -> Iterator[tuple[Tensor, N
 
 
 @torch.no_grad()
-def split_nats(
-    model: GenerativeModel, images: Tensor, name: str, noise: Noise, batch_size: int = 250
-) -> Nats:
+def split_nats(model: GenerativeModel, images: Tensor, name: str, noise: Noise, batch_size: int = 250) -> Nats:
     """`image_nats` over a whole split in batches; totals and parts on the CPU, maps left out."""
     device = noise.device
     found = [image_nats(model, x.to(device), name, keyed) for x, keyed in batches(images, batch_size, noise)]

@@ -35,9 +35,7 @@ class MarkovMesh:
 
     def __post_init__(self) -> None:
         if len(self.table) != 8 or not all(0 < p < 1 for p in self.table):
-            raise UserError(
-                f"markov-mesh: expected a table of 8 probabilities inside (0, 1), got {self.table}"
-            )
+            raise UserError(f"markov-mesh: expected a table of 8 probabilities inside (0, 1), got {self.table}")
 
     def nats(self, x: Tensor) -> Tensor:
         """-log P(x), exactly, of uint8 x (B, 1, height, width) with levels 0 and 1; float64 (B,)."""

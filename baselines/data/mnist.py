@@ -73,9 +73,7 @@ def find_files(data_dir: Path | None) -> dict[str, Path]:
         UserError: if data_dir is no folder, holds only some of the files, or the download fails.
     """
     if data_dir is not None and not data_dir.is_dir():
-        raise UserError(
-            f"data folder: expected an existing folder, got {data_dir}; create it or name another"
-        )
+        raise UserError(f"data folder: expected an existing folder, got {data_dir}; create it or name another")
     root = data_dir if data_dir is not None else _cache_folder()
     for folder in (root, root / "mnist", root / "MNIST" / "raw", root / "mnist" / "MNIST" / "raw"):
         found = {name: path for name in FILES if (path := _either(folder, name)) is not None}
@@ -83,9 +81,7 @@ def find_files(data_dir: Path | None) -> dict[str, Path]:
             return found
         if found:
             lacking = ", ".join(name for name in FILES if name not in found)
-            raise UserError(
-                f"{folder}: expected the four MNIST files, {lacking} (or .gz) missing; add what is missing"
-            )
+            raise UserError(f"{folder}: expected the four MNIST files, {lacking} (or .gz) missing; add what is missing")
     return _download(root)
 
 
@@ -167,10 +163,10 @@ def _bernoulli(raw: Published) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 
 
 def _either(folder: Path, name: str) -> Path | None:
-    candidates = (folder / name, folder / f"{name}.gz")
-    return next(
-        (path for path in candidates if os.path.isfile(path)), None
-    )  # False, too, where it may not look
+    for path in (folder / name, folder / f"{name}.gz"):
+        if os.path.isfile(path):  # which is False, and no error, where we may not look
+            return path
+    return None
 
 
 def _cache_folder() -> Path:

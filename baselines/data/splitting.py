@@ -85,20 +85,14 @@ def user_splits(parts: Mapping[str, Part], where: str) -> UserSplits:
         UserError: if train is missing, a part is empty, or there are too few distinct images to cut.
     """
     if "train" not in parts:
-        raise UserError(
-            f"{where}: expected images for train, got only {', '.join(sorted(parts))}; give train too"
-        )
+        raise UserError(f"{where}: expected images for train, got only {', '.join(sorted(parts))}; give train too")
     for name, part in parts.items():
         if len(part.images) == 0:
-            raise UserError(
-                f"{where}: expected images in {name}, got none; add some, or leave {name} out altogether"
-            )
+            raise UserError(f"{where}: expected images in {name}, got none; add some, or leave {name} out altogether")
     keys = {name: content_keys(part.images) for name, part in parts.items()}
     missing = [name for name in ("test", "val") if name not in parts]
     pieces = _cut(keys["train"], len(missing), where)
-    ordered = {
-        name: parts[name].take(np.argsort(keys[name], kind="stable")) for name in parts if name != "train"
-    }
+    ordered = {name: parts[name].take(np.argsort(keys[name], kind="stable")) for name in parts if name != "train"}
     for name, index in zip([*missing, "train"], pieces, strict=True):
         ordered[name] = parts["train"].take(index)
     splits = {name: part.split() for name, part in ordered.items()}

@@ -1,7 +1,8 @@
 """Strided convolutions that halve and double any image size exactly (Dumoulin and Visin 2016, arXiv:1603.07285).
 
 A size s halves to ceil(s / 2) and doubles back to s: an even side takes kernel 4, an odd one kernel 3, both with
-stride 2 and padding 1. So 28 goes 28, 14, 7, 4 and returns by the same road, with nothing cropped.
+stride 2 and padding 1. So 28 goes 28, 14, 7, 4 and returns by the same road, with nothing cropped. A side of 2 takes
+kernel 2 without padding: of kernel 4 the outer ring would only ever meet zeros.
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ def halvings(size: Size, smallest: int, fewest: int = 1) -> tuple[Size, ...]:
 
 def halve(channels_in: int, channels_out: int, size: Size, bias: bool = True) -> nn.Conv2d:
     """Convolution of stride 2: (B, channels_in, *size) to (B, channels_out, ceil(size / 2))."""
-    return nn.Conv2d(channels_in, channels_out, _kernel(size), stride=2, padding=1, bias=bias)
+    kernel, padding = _window(size)
+    return nn.Conv2d(channels_in, channels_out, kernel, stride=2, padding=padding, bias=bias)
 
 
 def double(channels_in: int, channels_out: int, size: Size, bias: bool = True) -> nn.ConvTranspose2d:
     """Transposed convolution of stride 2: (B, channels_in, ceil(size / 2)) to (B, channels_out, *size)."""
-    return nn.ConvTranspose2d(channels_in, channels_out, _kernel(size), stride=2, padding=1, bias=bias)
+    kernel, padding = _window(size)
+    return nn.ConvTranspose2d(channels_in, channels_out, kernel, stride=2, padding=padding, bias=bias)
 
 
-def _kernel(size: Size) -> Size:
-    height, width = (4 if side % 2 == 0 else 3 for side in size)
-    return height, width
+def _window(size: Size) -> tuple[Size, Size]:
+    """Kernel and padding for the larger of the two sizes."""
+    kernel = tuple(2 if side == 2 else 4 if side % 2 == 0 else 3 for side in size)
+    padding = tuple(0 if side == 2 else 1 for side in size)
+    return (kernel[0], kernel[1]), (padding[0], padding[1])

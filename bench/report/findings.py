@@ -22,7 +22,7 @@ def _corners(sheet: Sheet) -> str:
         ("coverage", sheet.coverage, "coverage"),
         ("speed", sheet.speed, "images/s"),
     ):
-        ranked = _ranked(_deep(sheet), metric)
+        ranked = _ranked([row for row in _deep(sheet) if row.shown], metric)
         if not ranked or metric is None:
             continue
         winner, score = ranked[0]
@@ -118,4 +118,7 @@ def _ranked(rows: list[Row], metric: str | None) -> list[tuple[Row, Score]]:
 
 
 def _listed(items: list[str], separator: str = ", ") -> str:
-    return " and ".join([separator.join(items[:-1]), items[-1]] if len(items) > 1 else items)
+    if len(items) < 2:
+        return "".join(items)
+    joint = " and " if separator == ", " else f"{separator}and "
+    return separator.join(items[:-1]) + joint + items[-1]

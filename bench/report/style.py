@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from bench.report.source import REFERENCES
 
@@ -37,7 +38,7 @@ MARKERS = {
 }
 INK, FAINT, GRID = "#1F2933", "#5B6673", "#E2E6EB"
 
-_SETTINGS: dict[str, Any] = {
+_SETTINGS: Any = {
     "font.family": "DejaVu Sans",  # shipped with matplotlib: the same text everywhere
     "font.size": 10,
     "axes.titlesize": 11,
@@ -100,7 +101,9 @@ def draw(
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Picture(name, title, caption, svg.getvalue(), png.getvalue(), round(size[0] * 96), round(size[1] * 96))
+    return Picture(
+        name, title, caption, svg.getvalue(), png.getvalue(), round(size[0] * 96), round(size[1] * 96)
+    )
 
 
 def colour(family: str) -> str:
@@ -113,50 +116,100 @@ def marker(family: str) -> str:
     return MARKERS.get(family, MARKERS["other"])
 
 
-def label_points(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], size: float = 9) -> None:
-    """Write each text beside its point (data coordinates), at the first of several places that is still free.
+def label_points(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    texts: Sequence[str],
+    radii: Sequence[float],
+    size: float = 9,
+) -> None:
+    """Write each text beside its point (data coordinates; radii in points), at the first place that is free.
 
     A text that finds no free place near its point goes further away, with a thin line to it.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # the layout must be final before pixels are compared
-    centres = [tuple(axes.transData.transform(point)) for point in points]
     scale = figure.dpi / 72
-    taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in centres]
-    frame = axes.get_window_extent()
-    for (x, y), text in sorted(zip(centres, texts, strict=True), key=lambda item: (-item[0][1], item[0][0])):
-        width, height = 0.58 * size * len(text) * scale, 1.25 * size * scale
-        best: tuple[float, tuple[float, float], tuple[float, float, float, float]] | None = None
-        for distance in (8, 16, 28, 44, 64):
-            for dx, dy in ((1, 0), (-1, 0), (0.8, 0.8), (0.8, -0.8), (-0.8, 0.8), (-0.8, -0.8), (0, 1), (0, -1)):
-                left = x + dx * distance * scale - (width if dx < 0 else width / 2 if dx == 0 else 0)
-                low = y + dy * distance * scale - height / 2
-                box = (left, low, left + width, low + height)
-                cost = sum(_overlap(box, other) for other in taken) + 2 * _outside(box, frame) + distance
-                if best is None or cost < best[0]:
-                    best = (cost, (left, low), box)
-        assert best is not None
-        _, (left, low), box = best
-        taken.append(box)
-        offset = ((left - x) / scale, (low - y + height / 2) / scale)
-        far = abs(offset[1]) > 18 or (offset[0] > 18 or offset[0] + width / scale < -18)
+    centres = [tuple(axes.transData.transform(point) / scale) for point in points]  # in points from now on
+    taken = [Box(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
+    extent = axes.get_window_extent()
+    frame = Box(*(v / scale for v in (extent.x0, extent.y0, extent.x1, extent.y1)))
+    for i in sorted(range(len(texts)), key=lambda i: (-centres[i][1], centres[i][0])):
+        (x, y), place, far = _place(centres[i], radii[i], _width(texts[i], size), 1.25 * size, taken, frame)
+        taken += [place, *(_leader(centres[i], place) if far else ())]
         axes.annotate(
-            text,
-            axes.transData.inverted().transform((x, y)),
-            offset,
+            texts[i],
+            points[i],
+            (place.left - x, (place.low + place.high) / 2 - y),
             textcoords="offset points",
             fontsize=size,
             va="center",
             ha="left",
-            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.6, "shrinkA": 0, "shrinkB": 4} if far else None,
         ).set_in_layout(False)
+        if far:
+            end = _nearest_edge(centres[i], place)
+            inverse = axes.transData.inverted()
+            line = [inverse.transform((px * scale, py * scale)) for px, py in (centres[i], end)]
+            axes.plot(*zip(*line, strict=True), color=FAINT, lw=0.6, zorder=2, scalex=False, scaley=False)
 
 
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+def _width(text: str, size: float) -> float:
+    return float(TextPath((0, 0), text, size=size).get_extents().width) + 2
 
 
-def _outside(box: tuple[float, float, float, float], frame: Any) -> float:
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    return area - _overlap(box, (frame.x0, frame.y0, frame.x1, frame.y1))
+class Box(NamedTuple):
+    """A rectangle in points."""
+
+    left: float
+    low: float
+    right: float
+    high: float
+
+    def overlap(self, other: Box) -> float:
+        """The area in common."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.high, other.high) - max(self.low, other.low)
+        return max(0.0, width) * max(0.0, height)
+
+    @property
+    def area(self) -> float:
+        """Width times height."""
+        return (self.right - self.left) * (self.high - self.low)
+
+
+_DIRECTIONS = ((1, 0), (-1, 0), (0.8, 0.8), (0.8, -0.8), (-0.8, 0.8), (-0.8, -0.8), (0, 1), (0, -1))
+
+
+def _place(
+    centre: tuple[float, ...], radius: float, width: float, height: float, taken: Sequence[Box], frame: Box
+) -> tuple[tuple[float, float], Box, bool]:
+    """The cheapest of forty places for a text: overlap and leaving the frame cost most, distance little."""
+    x, y = centre
+    best: tuple[float, Box, bool] | None = None
+    for step in (3, 12, 24, 40, 60):
+        for dx, dy in _DIRECTIONS:
+            left = x + dx * (radius + step) - (width if dx < 0 else width / 2 if dx == 0 else 0)
+            low = y + dy * (radius + step) - height / 2
+            box, far = Box(left, low, left + width, low + height), step > 12
+            crossed = sum(
+                part.overlap(other) for part in (_leader(centre, box) if far else ()) for other in taken[1:]
+            )
+            cost = (
+                sum(box.overlap(t) for t in taken) + 2 * (box.area - box.overlap(frame)) + 4 * crossed + step
+            )
+            if best is None or cost < best[0]:
+                best = (cost, box, far)
+    assert best is not None
+    return (x, y), best[1], best[2]
+
+
+def _nearest_edge(point: tuple[float, ...], box: Box) -> tuple[float, float]:
+    return min(max(point[0], box.left), box.right), min(max(point[1], box.low), box.high)
+
+
+def _leader(point: tuple[float, ...], box: Box) -> list[Box]:
+    """Small boxes along the line from a point to a text, so that texts and lines keep clear of each other."""
+    x, y = _nearest_edge(point, box)
+    spots = [(point[0] + (x - point[0]) * k / 8, point[1] + (y - point[1]) * k / 8) for k in range(2, 8)]
+    return [Box(px - 1.5, py - 1.5, px + 1.5, py + 1.5) for px, py in spots]

@@ -1,0 +1,169 @@
+"""What every registered model owes the harness, asked of each by the registry: a new model file is tested by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from baselines import registry, trainer
+from baselines.config import build_config, config_values
+from baselines.contract import Draw, Fits, GenerativeModel, HasDensity, HasLikelihood, Noise, Trains
+from baselines.data.dataset import Dataset, Split
+from baselines.data.likelihood import image_nats, kinds
+from baselines.errors import UserError
+from baselines.types import Budget, ImageShape
+
+SHAPES = {
+    "digits": ImageShape(1, 8, 8, 17),
+    "mnist": ImageShape(1, 28, 28, 256),
+    "binary": ImageShape(1, 3, 3, 2),
+    "rgb": ImageShape(3, 16, 16, 256),
+}
+NAMES = registry.names()
+
+
+def images_of(shape: ImageShape, n: int = 48) -> torch.Tensor:
+    """Images with structure: a level for each image, plus independent pixels."""
+    generator = torch.Generator().manual_seed(3)
+    base = torch.randint(0, shape.levels, (n, 1, 1, 1), generator=generator)
+    noise = torch.randint(-3, 4, (n, *shape.chw), generator=generator)
+    return (base + noise).clamp(0, shape.levels - 1).to(torch.uint8)
+
+
+def dataset_of(shape: ImageShape) -> Dataset:
+    images = images_of(shape)
+    return Dataset("toy", shape, Split(images[:32]), Split(images[32:40]), Split(images[40:]), "here", "none")
+
+
+def build(name: str, shape: ImageShape) -> GenerativeModel:
+    model = registry.load(name).model
+    return trainer.build(model, shape, build_config(model.config, {}, name), seed=0)
+
+
+def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
+    """The model after a moment of training (or its fit), in evaluation mode."""
+    model, dataset = build(name, shape), dataset_of(shape)
+    if isinstance(model, Fits):
+        trainer.fit(model, dataset, 0)
+    else:
+        assert isinstance(model, Trains)
+        batch = model.training_config.batch_size
+        trainer.Trainer(model, dataset, 0, Budget(images=2 * batch), folder).run()
+    return model.eval()
+
+
+def a_draw(model: GenerativeModel) -> Draw:
+    return Draw(model.samplers[-1], steps=3 if model.samplers != ("native",) else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_its_paper_and_has_exactly_one_way_to_learn(name: str) -> None:
+    entry = registry.load(name)
+    model = build(name, SHAPES["digits"])
+    assert entry.model.title
+    assert len(entry.model.source) > 5
+    assert entry.family in registry.FAMILIES
+    assert isinstance(model, Trains) != isinstance(model, Fits)
+    if isinstance(model, Trains):
+        assert model.phases()
+        assert model.selection is None or model.selection in kinds(model)
+    if model.network is not None:
+        model.get_submodule(model.network)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
+    name: str, shape: str, tmp_path: Path
+) -> None:
+    size = SHAPES[shape]
+    model = learned(name, size, tmp_path)
+    noise, draw = Noise(5), a_draw(model)
+    with torch.no_grad():
+        whole = model.sample(4, draw, noise)
+        parts = torch.cat([model.sample(1, draw, noise), model.sample(3, draw, noise.at(1))])
+        other = model.sample(4, draw, Noise(6))
+    assert whole.shape == (4, *size.chw)
+    assert whole.dtype == torch.uint8
+    assert int(whole.max()) < size.levels
+    differences = (whole.int() - parts.int()).abs()
+    assert int(differences.max()) <= 1, "pixels may differ by a level of rounding at most"
+    assert float((differences > 0).float().mean()) < 0.01
+    assert not torch.equal(whole, other), "another seed gives other images"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_save_and_load_keep_samples_and_likelihood(name: str, tmp_path: Path) -> None:
+    from baselines import checkpoint
+
+    shape = SHAPES["digits"]
+    model = learned(name, shape, tmp_path / "train")
+    checkpoint.save(tmp_path, "model", model.state_dict(), {})
+    loaded = checkpoint.load(tmp_path, "model")
+    assert loaded is not None
+    again = build(name, shape)
+    again.load_state_dict(loaded[0])
+    again.eval()
+    x, draw = images_of(shape, 4), a_draw(model)
+    with torch.no_grad():
+        assert torch.equal(model.sample(3, draw, Noise(1)), again.sample(3, draw, Noise(1)))
+        for likelihood in kinds(model):
+            ours = image_nats(model, x, likelihood, Noise(2)).total
+            torch.testing.assert_close(image_nats(again, x, likelihood, Noise(2)).total, ours, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str, tmp_path: Path) -> None:
+    shape = SHAPES["digits"]
+    model = learned(name, shape, tmp_path)
+    if not kinds(model):
+        assert not isinstance(model, HasLikelihood | HasDensity)
+        return
+    x = images_of(shape, 6)
+    for likelihood, kind in kinds(model).items():
+        assert kind in ("exact", "upper_bound", "estimate")
+        with torch.no_grad():
+            nats = image_nats(model, x, likelihood, Noise(9))
+            halves = [image_nats(model, x[i : i + 3], likelihood, Noise(9, first=i)).total for i in (0, 3)]
+        assert nats.total.shape == (6,)
+        torch.testing.assert_close(torch.cat(halves), nats.total, rtol=1e-3, atol=1e-2)
+        if nats.parts:
+            torch.testing.assert_close(sum(nats.parts.values()), nats.total, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_phase_moves_its_own_parameters_only(name: str, tmp_path: Path) -> None:
+    model, dataset = build(name, SHAPES["digits"]), dataset_of(SHAPES["digits"])
+    if not isinstance(model, Trains):
+        return
+    run = trainer.Trainer(model, dataset, 0, Budget(images=1000), tmp_path)
+    model.train()
+    for phase in run.phases:
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        for step in range(3):
+            run.state.step = step
+            run._update(phase, run._batch(0), 0.5, 0)
+        moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+        owned = {n for n, _ in model.named_parameters() if n.startswith(tuple(f"{m}." for m in phase.modules))}
+        assert moved
+        assert moved <= owned
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_key_and_a_wrong_type_are_named(name: str) -> None:
+    config = registry.load(name).model.config
+    with pytest.raises(UserError, match=r"no_such_key"):
+        build_config(config, {"no_such_key": 1}, name)
+    for key, value in config_values(config()).items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            with pytest.raises(UserError, match=rf"{name}\.{key}: .*'many'"):
+                build_config(config, {key: "many"}, name)
+            break
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_sampler_is_refused(name: str, tmp_path: Path) -> None:
+    model = build(name, SHAPES["digits"])
+    assert "no-such" not in model.samplers

@@ -1,0 +1,114 @@
+"""The house rules, read from the source: who imports whom, how long files are, what is forbidden."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from baselines import registry
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for package in ("bench", "baselines") for path in (ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def test_baselines_never_imports_bench() -> None:
+    assert FILES
+    for path in FILES:
+        if path.is_relative_to(ROOT / "baselines"):
+            assert not [name for name in imports(path) if name.split(".")[0] == "bench"], path
+
+
+def model_files() -> dict[str, Path]:
+    return {name: registry.module_file(registry.load(name)) for name in registry.names()}
+
+
+def test_a_model_file_imports_no_other_model() -> None:
+    files = model_files()
+    assert len(files) >= 9
+    modules = {name_of(path) for path in files.values()}
+    for path in files.values():
+        others = modules - {name_of(path)}
+        assert not others & set(imports(path)), path
+
+
+def test_a_model_file_imports_the_contract_shared_parts_and_its_own_family_only() -> None:
+    shared = ("contract", "types", "errors", "noise", "nets", "data")
+    for path in model_files().values():
+        family = path.parent.name
+        for name in imports(path):
+            if name.startswith("baselines."):
+                assert name.split(".")[1] in (*shared, family), (path, name)
+
+
+@pytest.mark.parametrize("module", ["bench.report", "bench.store", "bench.record", "bench.stats", "bench.provenance"])
+def test_reading_records_needs_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_only_the_worker_trains() -> None:
+    users = {name_of(path) for path in FILES if "baselines.trainer" in set(imports(path))}
+    assert users == {"bench.worker"}
+
+
+def test_the_report_reads_records_and_artifacts_only() -> None:
+    allowed = ("bench.report", "bench.record", "bench.store", "bench.stats", "baselines.types", "baselines.errors")
+    for path in (ROOT / "bench" / "report").rglob("*.py"):
+        for name in imports(path):
+            if name.split(".")[0] in ("bench", "baselines"):
+                assert name.startswith(allowed) or name in ("bench", "baselines"), (path, name)
+
+
+def test_files_stay_short() -> None:
+    long = {str(path): n for path in FILES if (n := len(path.read_text().splitlines())) > 350}
+    assert not long
+
+
+def test_functions_stay_short() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                if body:
+                    length = (body[-1].end_lineno or 0) - body[0].lineno + 1
+                    assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_nothing_is_unpickled_and_there_is_no_hasattr_on_models() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert not called.startswith(("pickle.", "joblib.load")), path
+                if called in ("torch.load",):
+                    assert keywords.get("weights_only") == "True", path
+                if called in ("np.load", "numpy.load"):
+                    assert keywords.get("allow_pickle") == "False", path
+                if called == "hasattr":
+                    assert ast.unparse(node.args[0]) not in ("model", "self.model"), path
+
+
+def test_every_module_says_what_it_is() -> None:
+    for path in FILES:
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path

@@ -1,0 +1,100 @@
+"""Matrices: strict files, and the cells they become."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from baselines.errors import UserError
+from baselines.types import Budget, Draw
+from bench import matrix
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+TWO = """
+title = "two"
+datasets = ["digits"]
+seeds = [0, 1]
+images = 1000
+[[models]]
+model = "ddpm"
+images = 500
+config = { timesteps = 10 }
+draws = [
+    { sampler = "ddim", steps = [5, 10], eta = [0.0, 1.0] },
+    { sampler = "ddpm", steps = [10], seeds = [0] },
+]
+[[models]]
+model = "vae"
+"""
+
+
+def expand(folder: Path, **options: object) -> list[matrix.Wanted]:
+    return matrix.expand(matrix.load(write(folder, TWO))[1], **options)  # type: ignore[arg-type]
+
+
+def test_a_matrix_becomes_models_times_seeds_with_the_endpoints(tmp_path: Path) -> None:
+    wanted = expand(tmp_path)
+    assert [(w.model, w.seed) for w in wanted] == [
+        (model, seed) for model in ("ddpm", "vae", "real", "histogram") for seed in (0, 1)
+    ]
+    ddpm = [w for w in wanted if w.model == "ddpm"]
+    assert [len(w.draws) for w in ddpm] == [5, 4], "the ancestral draw is for seed 0 alone"
+    assert Draw("ddim", 10, 1.0) in ddpm[1].draws
+    assert ddpm[0].budget == Budget(images=500)
+    assert ddpm[0].config == {"timesteps": 10}
+    assert wanted[2].budget == Budget(images=1000)
+    assert wanted[2].draws == (Draw(),)
+
+
+def test_selection_keeps_the_matrix_settings_and_adds_what_it_does_not_name(tmp_path: Path) -> None:
+    wanted = expand(tmp_path, models=["ddpm", "my.module"], seeds=[3], budget=Budget(seconds=5))
+    assert [(w.model, w.seed) for w in wanted] == [(m, 3) for m in ("ddpm", "my.module", "real", "histogram")]
+    assert {w.budget for w in wanted} == {Budget(seconds=5)}
+    assert len(wanted[0].draws) == 5, "a draw limited to seeds that are not run is made with the first one"
+
+
+def test_overrides_are_laid_over_the_config(tmp_path: Path) -> None:
+    wanted = expand(tmp_path, overrides={"ddpm": {"width": 4, "timesteps": 20}})
+    assert wanted[0].config == {"timesteps": 20, "width": 4}
+    with pytest.raises(UserError, match=r"'dddpm' is not among.*did you mean 'ddpm'"):
+        expand(tmp_path, overrides={"dddpm": {"width": 4}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("titel = 'x'", r"titel: unknown key"),
+        ("seeds = ['a']", r"seeds\.0: .*integer"),
+        ("seeds = []", "seeds"),
+        ("[[models]]\nmodel = 'vae'\nimages = -1", r"models\.0\.images"),
+        ("[[models]]\nmodel = 'vae'\nimages = 1\nseconds = 1.0", "images or seconds, got both"),
+        ("[[models]]\nimages = 1", r"models\.0\.model: Field required"),
+        ("[[models]]\nmodel = 'x'\ndraws = [{ step = [1] }]", r"models\.0\.draws\.0\.step: unknown key"),
+        ("[measure]\nthreads = '2'", r"measure\.threads"),
+        ("title = ", "not TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        matrix.load(write(tmp_path, text))
+
+
+def test_an_unknown_matrix_gets_the_nearest_name() -> None:
+    with pytest.raises(UserError, match="did you mean 'quick'"):
+        matrix.load("quik")
+    with pytest.raises(UserError, match="cannot read"):
+        matrix.load("no/such.toml")
+
+
+@pytest.mark.parametrize("name", matrix.shipped())
+def test_shipped_matrices_are_valid(name: str) -> None:
+    _, content = matrix.load(name)
+    assert content.title
+    assert matrix.expand(content)
