@@ -157,8 +157,12 @@ def _bernoulli(raw: Published) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     source = np.random.PCG64(_SEED)
     drawn = []
     for images in (raw.train_images, raw.test_images):
-        words = source.random_raw((images.size + 1) // 2).astype("<u8").view("<u4")[: images.size]
-        drawn.append(((words % 255).reshape(images.shape) < images).astype(np.uint8))
+        binary = np.empty_like(images)
+        for first in range(0, len(images), 1_000):  # an even number, so that no half word is left over between
+            block = images[first : first + 1_000]
+            words = source.random_raw((block.size + 1) // 2).astype("<u8").view("<u4")[: block.size]
+            binary[first : first + 1_000] = (words % 255).reshape(block.shape) < block
+        drawn.append(binary)
     return drawn[0], drawn[1]
 
 

@@ -17,6 +17,7 @@ from bench.record import Measurement, Scope
 
 BLOCK = 1024  # rows of a distance block
 PRECISION_K, DENSITY_K = 3, 5
+_UNSURE = 1e-9  # below this share of |x|^2 + |y|^2 a squared distance has fewer than four digits left
 _ROUNDING = 1e-12  # share of |x|^2 + |y|^2 by which a distance from an inner product may be off
 
 
@@ -93,6 +94,12 @@ def balls(x: Array, k: int, block: int = BLOCK) -> Balls:
         squared = _squared(x[rows], x, norms[rows], norms)
         squared[rows - first, rows] = np.inf  # itself, by index: a duplicate is a neighbour
         neighbour = np.argpartition(squared, k - 1, axis=1)[:, k - 1]
+        # a neighbour so near that the inner product's rounding could have picked another is sought again
+        near = squared[rows - first, neighbour] <= _UNSURE * (norms[rows] + norms[neighbour])
+        for row in np.flatnonzero(near):
+            exact = _exact(x[rows[row]], x)
+            exact[rows[row]] = np.inf
+            neighbour[row] = np.argpartition(exact, k - 1)[k - 1]
         radii[rows] = _exact(x[rows], x[neighbour])
     return Balls(x, radii)
 
@@ -128,7 +135,7 @@ def _squared(a: Array, b: Array, a_norms: Array, b_norms: Array) -> Array:
 
 
 def _exact(a: Array, b: Array) -> Array:
-    distances: Array = ((a - b) ** 2).sum(1)
+    distances: Array = ((a - b) ** 2).sum(-1)
     return distances
 
 
