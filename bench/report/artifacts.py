@@ -43,9 +43,7 @@ def read_artifact(folder: Path, artifact: Artifact) -> bytes:
         raise UserError(f"artifact {artifact.path}: cannot be read ({error.strerror or error})") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != artifact.sha256:
-        raise UserError(
-            f"artifact {artifact.path}: damaged, expected sha256 {artifact.sha256[:12]}, got {digest[:12]}"
-        )
+        raise UserError(f"artifact {artifact.path}: damaged, expected sha256 {artifact.sha256[:12]}, got {digest[:12]}")
     return data
 
 
@@ -60,15 +58,8 @@ def read_images(folder: Path, artifact: Artifact) -> Images:
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             images, levels = held["images"], int(held["levels"])
     except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"artifact {artifact.path}: expected an npz of images and levels, got {error}"
-        ) from error
-    if (
-        images.dtype != np.uint8
-        or images.ndim != 4
-        or images.shape[1] not in (1, 3)
-        or not 2 <= levels <= 256
-    ):
+        raise UserError(f"artifact {artifact.path}: expected an npz of images and levels, got {error}") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not 2 <= levels <= 256:
         raise UserError(
             f"artifact {artifact.path}: expected uint8 images (n, 1 or 3, H, W) and 2 to 256 levels, "
             f"got {images.dtype} {images.shape} and {levels}"

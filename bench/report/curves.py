@@ -39,9 +39,7 @@ def validation(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -
             style = ("-", "--", "-.", ":")[titles.index(title) % 4]
             label = title if title not in named else "_nolegend_"
             named.add(title)
-            canvas.plot(
-                *zip(*points, strict=True), ls=style, color=colour(model.family), label=label, alpha=0.85
-            )
+            canvas.plot(*zip(*points, strict=True), ls=style, color=colour(model.family), label=label, alpha=0.85)
         last = [points[-1][1] for *_, points in held]
         highest = max(y for *_, points in held for _, y in points)
         canvas.set_ylim(top=min(highest, 2 * max(last)) * 1.03)

@@ -33,9 +33,7 @@ def _corners(sheet: Sheet) -> str:
     if not corners:
         return ""
     return (
-        f"Of the deep models, {_listed(corners, '; ')}."
-        if len(corners) > 1
-        else f"The deep models give {corners[0]}."
+        f"Of the deep models, {_listed(corners, '; ')}." if len(corners) > 1 else f"The deep models give {corners[0]}."
     )
 
 
@@ -46,10 +44,7 @@ def _few_steps(sheet: Sheet) -> str:
         fast = [
             r
             for r in sheet.rows
-            if r.model == slow.model
-            and r.variant == slow.variant
-            and r.draw is not None
-            and r.draw.sampler == "ddim"
+            if r.model == slow.model and r.variant == slow.variant and r.draw is not None and r.draw.sampler == "ddim"
         ]
         scored = [(r, fd, v) for r in fast if (fd := r.value(sheet.quality)) and (v := r.value(sheet.speed))]
         if before is None or speed is None or not scored:

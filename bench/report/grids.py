@@ -42,9 +42,7 @@ def enlarged(picture: Grid) -> bytes:
     """The same grid as a PNG of its shown size, without smoothing, for places that cannot scale by whole pixels."""
     image = Image.open(io.BytesIO(picture.png))
     buffer = io.BytesIO()
-    image.resize((picture.width, picture.height), Image.Resampling.NEAREST).save(
-        buffer, format="PNG", optimize=True
-    )
+    image.resize((picture.width, picture.height), Image.Resampling.NEAREST).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 

@@ -20,9 +20,7 @@ QUALITY = ("fd", "fid")
 NEAR_BEST = 1.1
 """A draw whose FD is within this factor of its sampler's best may stand for that sampler."""
 
-_OF_IMAGES = frozenset(
-    ["fd", "fid", "fd_inf", "fid_inf", "is", "kid", "precision", "recall", "density", "coverage"]
-)
+_OF_IMAGES = frozenset(["fd", "fid", "fd_inf", "fid_inf", "is", "kid", "precision", "recall", "density", "coverage"])
 
 
 def make_sheet(source: Source, dataset: str) -> Sheet:
@@ -144,10 +142,7 @@ def _variants(trainings: list[list[Record]]) -> list[str]:
     differ = [n for n in names if len({_canonical(cell.config.get(n)) for cell in cells}) > 1]
     budgets = {cell.budget.label() for cell in cells}
     return [
-        ", ".join(
-            [f"{n}={cell.config.get(n)}" for n in differ]
-            + ([cell.budget.label()] if len(budgets) > 1 else [])
-        )
+        ", ".join([f"{n}={cell.config.get(n)}" for n in differ] + ([cell.budget.label()] if len(budgets) > 1 else []))
         for cell in cells
     ]
 
@@ -180,9 +175,7 @@ def _representative(group: list[Row], quality: str | None) -> Row:
     if not scored:
         return group[0]
     best = min(value for value, _ in scored)
-    near = [
-        (_steps(row.draw), value, i) for i, (value, row) in enumerate(scored) if value <= NEAR_BEST * best
-    ]
+    near = [(_steps(row.draw), value, i) for i, (value, row) in enumerate(scored) if value <= NEAR_BEST * best]
     return scored[min(near)[2]][1] if near else min(scored, key=lambda pair: pair[0])[1]
 
 

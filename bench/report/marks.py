@@ -35,9 +35,7 @@ class Footnotes:
         return [(self.letter(text), text) for text in self.texts]
 
 
-def protocol_marks(
-    rows: Iterable[Row], metrics: Iterable[str], notes: Footnotes
-) -> dict[tuple[int, str], str]:
+def protocol_marks(rows: Iterable[Row], metrics: Iterable[str], notes: Footnotes) -> dict[tuple[int, str], str]:
     """Letters of the scores whose protocol is not the commonest one of their metric.
 
     Returns:
@@ -63,7 +61,7 @@ def commonest_protocol(scores: Iterable[Score]) -> str:
 
 def difference(protocol: str, usual: str) -> str:
     """`ema: true, most rows false` for each field in which two canonical protocols differ."""
-    ours, theirs = _flat(json.loads(protocol)), _flat(json.loads(usual))
+    ours, theirs = flat(json.loads(protocol)), flat(json.loads(usual))
     differ = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
     return "other protocol: " + "; ".join(
         f"{n}: {ours.get(n, 'not told')}, most rows {theirs.get(n, 'not told')}" for n in differ
@@ -89,14 +87,13 @@ def unbeaten_likelihood(row: Row, sheet: Sheet) -> list[str]:
     if row.model.is_reference or not own:
         return []
     lowest = min(score.value for score in own if score.kind == own[0].kind)
-    found = [
-        (min(s.value for s in theirs), ref.title) for ref in sheet.references if (theirs := likelihoods(ref))
-    ]
+    found = [(min(s.value for s in theirs), ref.title) for ref in sheet.references if (theirs := likelihoods(ref))]
     return [title for v, title in sorted(found) if lowest >= v]
 
 
-def _flat(value: Any, name: str = "") -> dict[str, str]:
+def flat(value: Any, name: str = "") -> dict[str, str]:
+    """Nested mappings as `outer.inner: text` pairs."""
     if isinstance(value, dict):
-        inner = [_flat(v, f"{name}.{k}" if name else str(k)) for k, v in value.items()]
+        inner = [flat(v, f"{name}.{k}" if name else str(k)) for k, v in value.items()]
         return {k: v for part in inner for k, v in part.items()}
     return {name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)}

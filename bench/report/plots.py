@@ -81,9 +81,7 @@ def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
     for row in sheet.models:
         for score in likelihoods(row):
             chosen.setdefault((row.title, score.metric), (row, score))
-    groups = {
-        kind: sorted((p for p in chosen.values() if p[1].kind == kind), key=_by_value) for kind in SIGNS
-    }
+    groups = {kind: sorted((p for p in chosen.values() if p[1].kind == kind), key=_by_value) for kind in SIGNS}
     bars = [pair for kind in SIGNS for pair in groups[kind]]
     if not bars:
         return None
@@ -95,9 +93,7 @@ def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
         for kind in (kind for kind in SIGNS if groups[kind]):
             for row, score in groups[kind]:
                 hue = colour(row.model.family)
-                canvas.barh(
-                    place, score.value, 0.7, color=hue, alpha=0.8, hatch=_HATCHES[kind], edgecolor="white"
-                )
+                canvas.barh(place, score.value, 0.7, color=hue, alpha=0.8, hatch=_HATCHES[kind], edgecolor="white")
                 text = f" {SIGNS[kind]} {number(score.value)}"
                 if score.low is not None and score.high is not None:
                     canvas.plot([score.low, score.high], [place, place], color=INK, lw=1.4)
@@ -114,9 +110,7 @@ def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
         canvas.set_xlabel("bits/dim of the test split  (lower is better)")
         canvas.legend(
             handles=[
-                Patch(
-                    facecolor="#B6BDC6", edgecolor="white", hatch=_HATCHES[k], label=f"{SIGNS[k]}  {KINDS[k]}"
-                )
+                Patch(facecolor="#B6BDC6", edgecolor="white", hatch=_HATCHES[k], label=f"{SIGNS[k]}  {KINDS[k]}")
                 for k in SIGNS
                 if groups[k]
             ],
@@ -136,9 +130,7 @@ def _by_value(pair: tuple[Row, Score]) -> float:
     return pair[1].value
 
 
-def _timed(
-    sheet: Sheet, metric: str | None, seconds: Callable[[float], float]
-) -> list[tuple[Row, float, Score]]:
+def _timed(sheet: Sheet, metric: str | None, seconds: Callable[[float], float]) -> list[tuple[Row, float, Score]]:
     if sheet.quality is None or metric is None:
         return []
     return [
@@ -202,20 +194,11 @@ def _against_time(
 def _series(sheet: Sheet, time: bool) -> dict[str, list[tuple[float, Score]]]:
     """Points (steps or seconds, score) by sampler, eta and spacing, in order of steps."""
     lines: dict[str, list[tuple[float, float, Score]]] = defaultdict(list)
-    several = (
-        len({row.title for row in sheet.rows if row.draw is not None and row.draw.steps is not None}) > 1
-    )
+    several = len({row.title for row in sheet.rows if row.draw is not None and row.draw.steps is not None}) > 1
     for row in sheet.rows:
         steps = None if row.draw is None else row.draw.steps or row.value("nfe")
         rate, score = row.value(sheet.speed), row.scores.get(sheet.quality or "")
-        if (
-            row.draw is None
-            or row.lone
-            or not steps
-            or score is None
-            or score.value <= 0
-            or (time and not rate)
-        ):
+        if row.draw is None or row.lone or not steps or score is None or score.value <= 0 or (time and not rate):
             continue
         parts = row.draw.label().split(" ")
         label = " ".join(part for part in parts if not part.startswith("S="))
@@ -223,17 +206,13 @@ def _series(sheet: Sheet, time: bool) -> dict[str, list[tuple[float, Score]]]:
             label = f"{row.title} {label}"
         x = 1 / rate if time and rate else steps
         lines[label.replace("ddim", "DDIM")].append((steps, x, score))
-    return {
-        label: [(x, s) for _, x, s in sorted(points, key=lambda p: p[0])] for label, points in lines.items()
-    }
+    return {label: [(x, s) for _, x, s in sorted(points, key=lambda p: p[0])] for label, points in lines.items()}
 
 
 def _interval(canvas: Axes, x: float, score: Score, hue: str) -> None:
     """A bar from low to high; a reflected bootstrap interval need not contain the value itself."""
     if score.low is not None and score.high is not None and score.high > 0:
-        canvas.plot(
-            [x, x], [max(score.low, 0.05 * score.value), score.high], color=hue, lw=1.1, alpha=0.8, zorder=2
-        )
+        canvas.plot([x, x], [max(score.low, 0.05 * score.value), score.high], color=hue, lw=1.1, alpha=0.8, zorder=2)
 
 
 def _floor_line(canvas: Axes, sheet: Sheet) -> None:

@@ -44,9 +44,7 @@ class Score:
 
     def overlaps(self, other: Score) -> bool:
         """Whether the two intervals have a point in common; a score without an interval is its value."""
-        a_low, a_high = (
-            (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
-        )
+        a_low, a_high = (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
         b_low, b_high = (
             (other.value, other.value) if other.low is None or other.high is None else (other.low, other.high)
         )

@@ -80,9 +80,7 @@ def open_results(folder: Path) -> Source:
     stale = tuple(r for r in loaded.records if place is not None and r.key not in place)
     if not current:
         what = f"{len(stale)} stale records only" if stale else "none"
-        raise UserError(
-            f"{folder}: expected records to report, got {what}; run the matrix first: trilemma run"
-        )
+        raise UserError(f"{folder}: expected records to report, got {what}; run the matrix first: trilemma run")
     if place is not None:
         current.sort(key=lambda r: place[r.key])
     return Source(

@@ -82,9 +82,7 @@ class Picture:
     height: int
 
 
-def draw(
-    name: str, title: str, caption: str, size: tuple[float, float], paint: Callable[[Figure], None]
-) -> Picture:
+def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> Picture:
     """Paint a figure and return it as SVG and PNG, without dates or version strings.
 
     Args:
@@ -101,9 +99,7 @@ def draw(
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Picture(
-        name, title, caption, svg.getvalue(), png.getvalue(), round(size[0] * 96), round(size[1] * 96)
-    )
+    return Picture(name, title, caption, svg.getvalue(), png.getvalue(), round(size[0] * 96), round(size[1] * 96))
 
 
 def colour(family: str) -> str:
@@ -192,12 +188,8 @@ def _place(
             left = x + dx * (radius + step) - (width if dx < 0 else width / 2 if dx == 0 else 0)
             low = y + dy * (radius + step) - height / 2
             box, far = Box(left, low, left + width, low + height), step > 12
-            crossed = sum(
-                part.overlap(other) for part in (_leader(centre, box) if far else ()) for other in taken[1:]
-            )
-            cost = (
-                sum(box.overlap(t) for t in taken) + 2 * (box.area - box.overlap(frame)) + 4 * crossed + step
-            )
+            crossed = sum(part.overlap(other) for part in (_leader(centre, box) if far else ()) for other in taken[1:])
+            cost = sum(box.overlap(t) for t in taken) + 2 * (box.area - box.overlap(frame)) + 4 * crossed + step
             if best is None or cost < best[0]:
                 best = (cost, box, far)
     assert best is not None

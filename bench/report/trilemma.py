@@ -38,9 +38,7 @@ def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) 
         top, foot = figure.subfigures(2, 1, squeeze=False, height_ratios=(lines * 1.85, 0.42))[:, 0]
         left, right = top.subfigures(1, 2, squeeze=False, width_ratios=(5.4, 1.75 * columns))[0]
         paint_map(left.subplots(), sheet, placed)
-        right.suptitle(
-            "up: quality (FD)      right: coverage      left: speed (images/s)", fontsize=10, color=FAINT
-        )
+        right.suptitle("up: quality (FD)      right: coverage      left: speed (images/s)", fontsize=10, color=FAINT)
         grid = right.subplots(lines, columns, squeeze=False)
         for canvas in grid.flat:
             canvas.set_axis_off()
@@ -144,9 +142,7 @@ def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes) -> None:
     for level in (1 / 3, 2 / 3, 1.0):
         outline = [(x * level, y * level) for x, y in CORNERS]
         face = "#F5F7F9" if level == 1.0 else "none"
-        canvas.add_patch(
-            Polygon(outline, closed=True, facecolor=face, edgecolor=SPOKE, lw=0.8, zorder=1 - level)
-        )
+        canvas.add_patch(Polygon(outline, closed=True, facecolor=face, edgecolor=SPOKE, lw=0.8, zorder=1 - level))
     for x, y in CORNERS:
         canvas.plot([0, x], [0, y], color=SPOKE, lw=0.8, zorder=1)
     canvas.add_patch(Polygon(triangle(at), closed=True, facecolor=hue, alpha=0.35, lw=0, zorder=2))
