@@ -39,8 +39,11 @@ def from_signed(y: Tensor, levels: int) -> Tensor:
 
 
 def dequantise(x: Tensor, levels: int, u: Tensor) -> Tensor:
-    """uint8 x and u in [0, 1), both (B, C, H, W), to y = (x + u) / levels in [0, 1), in u's dtype."""
-    return (x.to(u.dtype) + u) / levels
+    """uint8 x and u in [0, 1), both (B, C, H, W), to y = (x + u) / levels in (0, 1), in u's dtype.
+
+    u keeps 2^-15 off its ends: float32 would round x + u into the next level's bin, or y to 0 or 1.
+    """
+    return (x.to(u.dtype) + u.clamp(2**-15, 1 - 2**-15)) / levels
 
 
 def quantise(y: Tensor, levels: int) -> Tensor:

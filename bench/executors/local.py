@@ -22,7 +22,7 @@ J = TypeVar("J")
 Send = Callable[[tuple[str, int, int]], None]
 """send((phase, done, total)): progress out of a job's process."""
 
-_WARM = ["bench.worker", "sklearn.datasets", "sklearn.mixture", "scipy.linalg"]
+_WARM = ["bench.worker", "torch._dynamo", "sklearn.datasets", "sklearn.mixture", "scipy.linalg"]
 """Imported once by the server from which the processes are forked; a start then takes milliseconds."""
 
 
