@@ -73,7 +73,7 @@ class Trainer:
         folder: Path,
         progress: Progress = lambda phase, done, total: None,
         device: str = "cpu",
-        checkpoint_every_s: float = 10.0,
+        checkpoint_every_s: float = 5.0,
     ) -> None:
         if not isinstance(model, Trains):
             raise UserError(f"{type(model).__name__}: expected a model that is Trains or Fits")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import CEILING, FLOOR
 
@@ -114,6 +115,24 @@ def drawable(rows: Iterable[Row], sheet: Sheet, ends: Endpoints) -> list[tuple[R
     """The rows that stand in the trilemma picture: one a sampler, with at least one axis known."""
     placed = [(row, axes(row, sheet, ends)) for row in rows if row.shown]
     return [(row, at) for row, at in placed if any(v is not None for v in at)]
+
+
+def formulas(ends: Endpoints) -> list[str]:
+    """The three axes' formulas with the endpoints as measured, one text each."""
+    told = []
+    if ends.fd_floor is not None and ends.fd_ceiling is not None:
+        told.append(
+            f"quality: log FD from {number(ends.fd_ceiling)} (independent pixels, 0) "
+            f"to {number(ends.fd_floor)} (real images, 1)"
+        )
+    if ends.coverage_floor is not None:
+        told.append(f"coverage: from 0 to {number(ends.coverage_floor)} (real images, 1)")
+    if ends.slowest is not None and ends.fastest is not None and ends.slowest != ends.fastest:
+        told.append(
+            f"speed: log images/s from {number(ends.slowest)} ({ends.slowest_name}, 0) "
+            f"to {number(ends.fastest)} ({ends.fastest_name}, 1)"
+        )
+    return told
 
 
 def _positive(row: Row | None, metric: str | None) -> float | None:

@@ -47,16 +47,16 @@ def likelihood_table(sheet: Sheet) -> Table:
             if (row.title, score.metric) in seen:
                 continue
             seen.add((row.title, score.metric))
-            name = variant(score.metric)
+            which = variant(score.metric)
             parts = [
                 f"{variant(s.metric).partition(':')[2]} {number(s.value)}"
                 for s in row.scores.values()
-                if s.better == "none" and variant(s.metric).startswith(f"{name}:")
+                if s.better == "none" and variant(s.metric).startswith(f"{which}:")
             ]
             kind = KINDS.get(score.kind or "", "not told")
             data = (
                 Datum(row.title, row.title.lower()),
-                Datum(name, name),
+                Datum(which, which),
                 Datum(kind, list(KINDS.values()).index(kind) if kind in KINDS.values() else 9),
                 Datum(score_text(score), score.value, interval_text(score), hint=hint(score)),
                 Datum(str(score.seeds), score.seeds),

@@ -97,10 +97,9 @@ def main_table(sheet: Sheet) -> Table:
     lines = []
     for i, row in enumerate(sheet.all):
         data = [datum(row, metric, marks.get((i, metric), ""), best.get(metric) is row) for metric in metrics]
-        data = [
-            replace(datum, flags=tuple(unbeaten_fd(row, sheet))) if metric == sheet.quality else datum
-            for datum, metric in zip(data, metrics, strict=True)
-        ]
+        if sheet.quality in metrics:
+            scored = metrics.index(sheet.quality)
+            data[scored] = replace(data[scored], flags=tuple(unbeaten_fd(row, sheet)))
         data.insert(at, _likelihood(row, sheet, i, likely))
         lines.append(line(row, sheet, [name(row), *data]))
     return Table(

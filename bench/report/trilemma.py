@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
-from bench.report.axes import Axes, Endpoints
+from bench.report.axes import Axes, Endpoints, formulas
 from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
@@ -117,24 +117,6 @@ def _legend(families: Sequence[str]) -> list[Line2D]:
         Line2D([], [], ls="", marker="o", color="#B6BDC6", markersize=math.sqrt(_area(v)), label=text)
         for v, text in sizes
     ]
-
-
-def formulas(ends: Endpoints) -> list[str]:
-    """The three axes' formulas with the endpoints as measured, one text each."""
-    told = []
-    if ends.fd_floor is not None and ends.fd_ceiling is not None:
-        told.append(
-            f"quality: log FD from {number(ends.fd_ceiling)} (independent pixels, 0) "
-            f"to {number(ends.fd_floor)} (real images, 1)"
-        )
-    if ends.coverage_floor is not None:
-        told.append(f"coverage: from 0 to {number(ends.coverage_floor)} (real images, 1)")
-    if ends.slowest is not None and ends.fastest is not None and ends.slowest != ends.fastest:
-        told.append(
-            f"speed: log images/s from {number(ends.slowest)} ({ends.slowest_name}, 0) "
-            f"to {number(ends.fastest)} ({ends.fastest_name}, 1)"
-        )
-    return told
 
 
 def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes) -> None:

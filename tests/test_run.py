@@ -1,0 +1,247 @@
+"""Whole runs through the real command line: a model from outside, resume, failure, damage, staleness, from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import store
+from bench.record import Record
+
+ROOT = Path(__file__).parents[1]
+MATRIX = """
+title = "a test"
+datasets = ["digits"]
+seeds = [0]
+[measure]
+samples = 200
+latency_s = 0.05
+[[models]]
+model = "outside_model"
+images = 6400
+config = { slow_s = 0.0 }
+"""
+
+
+def environment() -> Mapping[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+
+
+def trilemma(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: their model, their matrix, and one finished run of it."""
+    folder = tmp_path_factory.mktemp("user")
+    shutil.copy(Path(__file__).parent / "outside_model.py", folder / "outside_model.py")
+    (folder / "mine.toml").write_text(MATRIX)
+    done = trilemma(folder, "run", "mine.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "first.log").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def copy(place: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run that a test may spoil."""
+    return Path(shutil.copytree(place, tmp_path / "copy"))
+
+
+def records(folder: Path) -> dict[str, Record]:
+    found = store.load(folder / "results" / "mine").records
+    return {record.cell.label(): record for record in found}
+
+
+def values(record: Record) -> dict[str, float]:
+    return {m.metric: m.value for m in record.measured}
+
+
+def test_a_model_from_outside_goes_through_the_whole_pipeline(place: Path) -> None:
+    found = records(place)
+    train, draw = found["outside_model-digits seed 0"], found["outside_model-digits seed 0, native"]
+    assert train.status == draw.status == "ok"
+    exact = {m.metric: m for m in train.measured}["bits_per_dim[exact]"]
+    assert exact.kind == "exact"
+    histogram = values(found["histogram-digits seed 0"])["bits_per_dim[exact]"]
+    assert abs(exact.value - histogram) < 0.3, "independent pixels by gradient come near the same fit in closed form"
+    scores = values(draw)
+    for metric in ("fd[digits-cnn]", "is[digits-cnn]", "kid[digits-cnn]", "precision[digits-cnn]"):
+        assert metric in scores
+    for metric in ("coverage[digits-cnn]", "latency_s[p50]", "images_per_s", "host_peak_bytes", "nfe"):
+        assert metric in scores
+    assert scores["nfe"] == 1
+    assert draw.skipped["gpu_peak_allocated_bytes"] == "no GPU"
+    floor = values(found["real-digits seed 0, native"])
+    assert floor["fd[digits-cnn]"] < scores["fd[digits-cnn]"]
+    assert "latency_s[p50]" not in floor
+    page = (place / "reports" / "mine" / "index.html").read_text()
+    assert "outside_model" in page
+    assert "reports/mine/index.html" in (place / "first.log").read_text()
+    for line in (place / "results/mine/records").glob("*.jsonl"):
+        plain = json.loads(line.read_text().splitlines()[0])
+        assert {
+            "schema",
+            "key",
+            "train_key",
+            "status",
+            "cell",
+            "measured",
+            "skipped",
+            "artifacts",
+            "provenance",
+        } <= set(plain)
+
+
+def test_run_again_finds_every_cell_done(copy: Path) -> None:
+    before = records(copy)
+    done = trilemma(copy, "run", "mine.toml")
+    assert done.returncode == 0
+    assert "0 to train, 0 draws to measure" in done.stdout
+    assert records(copy) == before
+
+
+def test_a_changed_model_is_stale_and_is_run_again_alone(copy: Path) -> None:
+    source = (copy / "outside_model.py").read_text()
+    (copy / "outside_model.py").write_text(source.replace("fit in", "fit in") + "\n# only a comment\n")
+    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    assert "0 to do" in plan, "a comment makes nothing stale"
+    (copy / "outside_model.py").write_text(source.replace("lr: float = 0.05", "lr: float = 0.04"))
+    done = trilemma(copy, "run", "mine.toml")
+    assert "1 to train, 1 draws to measure, 2 of them stale" in done.stdout
+    again = trilemma(copy, "run", "mine.toml")
+    assert "0 to train, 0 draws to measure" in again.stdout
+
+
+def test_a_damaged_checkpoint_is_named_set_aside_and_trained_again(copy: Path) -> None:
+    before = records(copy)
+    label = "outside_model-digits seed 0, native"
+    folder = copy / "results/mine/checkpoints" / before[label].train_key
+    checkpoint = next(folder.glob("model-*.safetensors"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-8])
+    done = trilemma(copy, "run", "mine.toml", "--set", "outside_model.slow_s=0.0")
+    assert "0 to train" in done.stdout, "no draw is missing, so nobody needs the checkpoint"
+    drop(copy, label)
+    done = trilemma(copy, "run", "mine.toml")
+    assert done.returncode == 0
+    assert "corrupt checkpoint of outside_model-digits seed 0" in done.stdout
+    assert "1 to train, 1 draws to measure" in done.stdout
+    assert list(folder.glob("*.corrupt"))
+    assert values(records(copy)[label])["fd[digits-cnn]"] == values(before[label])["fd[digits-cnn]"]
+
+
+def drop(folder: Path, label: str) -> None:
+    """Remove one record, as if the run had been stopped before it."""
+    for shard in (folder / "results/mine/records").glob("*.jsonl"):
+        lines = [
+            line for line in shard.read_text().splitlines() if Record.from_json(json.loads(line)).cell.label() != label
+        ]
+        shard.write_text("".join(line + "\n" for line in lines))
+
+
+def test_a_half_written_last_line_is_told_and_only_its_cell_is_run_again(copy: Path) -> None:
+    shard = next((copy / "results/mine/records").glob("*.jsonl"))
+    text = shard.read_text()
+    shard.write_text(text[: len(text) - 200])
+    done = trilemma(copy, "run", "mine.toml")
+    assert done.returncode == 0
+    assert "skipped, not a record" in done.stdout
+    assert "1 draws to measure" in done.stdout or "1 to train" in done.stdout
+    assert len(records(copy)) == 6
+
+
+def test_a_failing_cell_does_not_stop_the_others(copy: Path) -> None:
+    shutil.rmtree(copy / "results")
+    done = trilemma(copy, "run", "mine.toml", "--set", "outside_model.fail_at=3")
+    assert done.returncode == 1
+    assert "2 cells failed" in done.stdout
+    assert "RuntimeError: broken as told" in done.stdout
+    assert "trilemma run mine.toml --set outside_model.fail_at=3" in done.stdout
+    found = records(copy)
+    assert found["outside_model-digits seed 0"].status == "failed"
+    assert "broken as told" in found["outside_model-digits seed 0"].error
+    assert found["histogram-digits seed 0, native"].status == "ok"
+    assert (copy / "reports/mine/index.html").exists()
+
+
+def test_a_killed_run_goes_on_where_it_was(copy: Path) -> None:
+    whole = values(records(copy)["outside_model-digits seed 0"])["bits_per_dim[exact]"]
+    shutil.rmtree(copy / "results")
+    slow = ["--set", "outside_model.slow_s=0.05"]
+    command = [sys.executable, "-m", "bench", "run", "mine.toml", *slow]
+    run = subprocess.Popen(command, cwd=copy, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state = None
+    until = time.monotonic() + 120
+    while state is None and time.monotonic() < until:
+        time.sleep(0.1)
+        state = next((copy / "results/mine/checkpoints").glob("*/state.json"), None)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert state is not None, "the premise: it was killed in the middle of training"
+    done = trilemma(copy, "run", "mine.toml", *slow)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = records(copy)["outside_model-digits seed 0"]
+    assert record.provenance["resumed"] == 1
+    assert values(record)["bits_per_dim[exact]"] == whole, "bit for bit as if it had never been killed"
+
+
+def test_two_runs_never_share_a_folder(copy: Path) -> None:
+    import fcntl
+
+    with (copy / "results/mine/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = trilemma(copy, "run", "mine.toml")
+    assert done.returncode == 2
+    assert "another run is using it" in done.stderr
+
+
+def test_from_python_without_a_main_guard(copy: Path) -> None:
+    script = copy / "study.py"
+    script.write_text(
+        "import bench\n"
+        "frame = bench.run('mine.toml', models=['histogram'], seeds=[4])\n"
+        "print(sorted(set(frame.metric)))\n"
+        "print(frame[frame.seed == 4].model.unique())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=copy, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bits_per_dim[exact]" in done.stdout
+    assert "histogram" in done.stdout
+
+
+def test_show_speaks_json_and_csv(place: Path) -> None:
+    lines = trilemma(place, "show", "results/mine", "--json").stdout.splitlines()
+    assert len(lines) == 6
+    assert all(json.loads(line)["schema"] == 1 for line in lines)
+    table = trilemma(place, "show", "results/mine", "--csv").stdout
+    assert "images_per_s" in table
+    assert "outside_model" in trilemma(place, "show", "results/mine").stdout
+
+
+def a_measurement(record: Record, metric: str) -> Any:
+    return next(m for m in record.measured if m.metric == metric)
+
+
+def test_every_number_carries_its_protocol(place: Path) -> None:
+    draw = records(place)["outside_model-digits seed 0, native"]
+    quality = a_measurement(draw, "fd[digits-cnn]").protocol
+    assert quality["split"] == "test"
+    assert quality["n_generated"] == 200
+    assert quality["extractor"]["name"] == "digits-cnn"
+    speed = a_measurement(draw, "images_per_s").protocol
+    assert speed["threads"] == 1
+    assert speed["device"]
