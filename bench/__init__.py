@@ -6,6 +6,7 @@ frame = bench.run("quick", models=["vae"], budget="60s")   # a pandas frame, one
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,5 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`bench.run` is loaded when first used, so that reports, which import `bench` too, load no torch."""
     if name == "run":
-        from bench.api import run
-
-        return run
+        return importlib.import_module("bench.api").run
     raise AttributeError(f"module 'bench' has no attribute {name!r}")

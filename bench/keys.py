@@ -55,7 +55,7 @@ def _module_file(name: str) -> Path | None:
 @cache
 def _read(file: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
     """The hash of a file's code without comments and docstrings, what it imports by name, and by relation."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = _Runtime().visit(ast.parse(file.read_text(encoding="utf-8")))
     imports: list[str] = []
     siblings: list[Path] = []
     for node in ast.walk(tree):
@@ -73,6 +73,16 @@ def _read(file: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
                 if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
             ]
     return digest(_plain(tree)), tuple(imports), tuple(path for path in siblings if path.is_file())
+
+
+class _Runtime(ast.NodeTransformer):
+    """Leaves out what only type checkers read."""
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        """Replace `if TYPE_CHECKING:` by nothing to do."""
+        if ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            return ast.Pass()
+        return self.generic_visit(node)
 
 
 def _plain(node: Any) -> Any:

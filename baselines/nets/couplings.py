@@ -1,7 +1,7 @@
-"""Invertible layers with their log-determinants: squeeze, masks, affine couplings, factor-out.
+"""Invertible layers with their log-determinants: masked affine couplings, squeeze, factor-out.
 
-Affine couplings, masks, squeeze and the multi-scale architecture are Dinh et al. 2017 (arXiv:1605.08803, sec.
-3.2-3.6); activation normalisation is Kingma and Dhariwal 2018 (arXiv:1807.03039, sec. 3.1).
+All but one are Dinh et al. 2017 (arXiv:1605.08803, sec. 3); the elementwise layer takes its first values from
+data, as activation normalisation does (Kingma and Dhariwal 2018, arXiv:1807.03039, sec. 3.1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Flow(nn.Module, ABC):
-    """An invertible map of images (B, C, H, W), called as flow(x) or flow(z, reverse=True)."""
+    """An invertible map, called as flow(x), or flow(z, reverse=True)."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,24 +25,24 @@ class Flow(nn.Module, ABC):
         """The inverse of `encode`: x and log|det dx/dz| (B,)."""
 
     def forward(self, x: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
-        """`encode(x)`, or `decode(x)` if reverse; a module call, so that it can be counted."""
+        """`encode(x)`, or `decode(x)` if reverse."""
         return self.decode(x) if reverse else self.encode(x)
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> Tensor:
-        """Set what is set from a first batch of data, and return z."""
+        """Set from a first batch of data what is set from data; returns its z."""
         return self.encode(x)[0]
 
 
 class Chain(Flow):
-    """Flows one after another."""
+    """Flows one after another, given in the order of `encode`."""
 
     def __init__(self, *flows: Flow) -> None:
-        """In the order of `encode`."""
         super().__init__()
         self.flows = nn.ModuleList(flows)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Through the first, then the second, ..."""
         total = x.new_zeros(len(x))
         for flow in self.flows:
             x, log_det = flow(x)
@@ -50,6 +50,7 @@ class Chain(Flow):
         return x, total
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Back through the last, then the last but one, ..."""
         total = z.new_zeros(len(z))
         for flow in reversed(self.flows):
             z, log_det = flow(z, reverse=True)
@@ -58,106 +59,131 @@ class Chain(Flow):
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> Tensor:
+        """Each flow from what the one before makes of the batch."""
         for flow in self.flows:
+            assert isinstance(flow, Flow)
             x = flow.initialise(x)
         return x
 
 
 class Squeeze(Flow):
-    """(B, C, H, W) to (B, 4C, H/2, W/2)."""
+    """(B, C, H, W) to (B, 4C, H/2, W/2): each 2x2 block becomes four channels (Fig. 3); H and W are even."""
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A permutation: the log-determinant is 0."""
         return F.pixel_unshuffle(x, 2), x.new_zeros(len(x))
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The permutation back."""
         return F.pixel_shuffle(z, 2), z.new_zeros(len(z))
 
 
-class ActNorm(Flow):
+class Elementwise(Flow):
+    """z = (x - mean) / scale with a learned mean and scale for every dimension of (B, *shape)."""
+
     def __init__(self, *shape: int) -> None:
         super().__init__()
-        self.shift = nn.Parameter(torch.zeros(shape))
+        self.mean = nn.Parameter(torch.zeros(shape))
         self.log_scale = nn.Parameter(torch.zeros(shape))
 
-    def _log_det(self, x: Tensor) -> Tensor:
-        return self.log_scale.expand(x.shape[1:]).sum().expand(len(x))
-
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return (x + self.shift) * self.log_scale.exp(), self._log_det(x)
+        """Standardise."""
+        return (x - self.mean) * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(x))
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return z * (-self.log_scale).exp() - self.shift, -self._log_det(z)
+        """Give mean and scale back."""
+        return z * self.log_scale.exp() + self.mean, self.log_scale.sum().expand(len(z))
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> Tensor:
-        dims = [0] + [i + 1 for i in range(3) if self.shift.shape[i] == 1]
-        self.shift.copy_(-x.mean(dims, keepdim=True)[0])
-        self.log_scale.copy_(-x.std(dims, keepdim=True)[0].clamp(min=1e-3).log())
+        """Mean and standard deviation of the batch; a constant dimension, or a batch of one, keeps scale 1."""
+        std = x.std(0, unbiased=False)
+        self.mean.copy_(x.mean(0))
+        self.log_scale.copy_(torch.where(std > 1e-6, std, 1.0).log())
         return self.encode(x)[0]
 
 
 class AffineCoupling(Flow):
+    """z = b x + (1 - b) (x exp(s(b x)) + t(b x)) with a binary mask b (eq. 9), s = scale * tanh(raw)."""
+
+    mask: Tensor
+
     def __init__(self, network: nn.Module, mask: Tensor) -> None:
+        """The network maps b x (B, C, H, W) to raw and t, (B, 2C, H, W); mask is (C, H, W), 1 where x is kept."""
         super().__init__()
         self.network = network
         self.register_buffer("mask", mask, persistent=False)
         self.scale = nn.Parameter(torch.ones(mask.shape[0], 1, 1))
 
-    def _affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        kept = x * self.mask
-        raw, shift = self.network(kept).chunk(2, 1)
+    def _log_scale_and_shift(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self.network(x * self.mask).chunk(2, 1)
         free = 1 - self.mask
         return self.scale * torch.tanh(raw) * free, shift * free
 
-    def encode(self, x):
-        s, t = self._affine(x)
-        return x * s.exp() + t, s.flatten(1).sum(1)
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift what the mask leaves free, by what it keeps."""
+        log_scale, shift = self._log_scale_and_shift(x)
+        return x * log_scale.exp() + shift, log_scale.flatten(1).sum(1)
 
-    def decode(self, z):
-        s, t = self._affine(z)
-        return (z - t) * (-s).exp(), -s.flatten(1).sum(1)
-
-
-class ChannelCoupling(Flow):
-    def __init__(self, network: nn.Module, channels: int, kept: int, swap: bool) -> None:
-        super().__init__()
-        self.network, self.swap, self.kept = network, swap, kept
-        self.channels = channels
-        self.scale = nn.Parameter(torch.ones(channels - kept, 1, 1))
-
-    def _split(self, x):
-        if self.swap:
-            b, a = x.split([self.channels - self.kept, self.kept], 1)
-        else:
-            a, b = x.split([self.kept, self.channels - self.kept], 1)
-        return a, b
-
-    def _join(self, a, b):
-        return torch.cat([b, a] if self.swap else [a, b], 1)
-
-    def _affine(self, a):
-        raw, t = self.network(a).chunk(2, 1)
-        return self.scale * torch.tanh(raw), t
-
-    def encode(self, x):
-        a, b = self._split(x)
-        s, t = self._affine(a)
-        return self._join(a, b * s.exp() + t), s.flatten(1).sum(1)
-
-    def decode(self, z):
-        a, b = self._split(z)
-        s, t = self._affine(a)
-        return self._join(a, (b - t) * (-s).exp()), -s.flatten(1).sum(1)
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The kept part of z is that of x, so scale and shift are known again (eq. 8)."""
+        log_scale, shift = self._log_scale_and_shift(z)
+        return (z - shift) * (-log_scale).exp(), -log_scale.flatten(1).sum(1)
 
 
 class FactorOut(Flow):
-    """Half the channels go on through `rest`, the other half is noise already; z is (B, D, 1, 1)."""
+    """The first half of the channels goes on through `rest`, the second is noise already (eq. 14-16).
 
-    def __init__(self, rest: Flow, channels: int) -> None:
+    (B, C, H, W), C even, to flat (B, CHW), given that `rest` maps (B, C/2, H, W) to flat (B, CHW/2).
+    """
+
+    def __init__(self, rest: Flow, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.rest, self.channels = rest, channels
+        self.rest = rest
+        self.factored = (channels // 2, height, width)
 
-    def encode(self, x):
-        on, out = x.chunk(2, 1)
-        z, log_det = self.rest(on)
-        return torch.cat([z, out], 1), log_det
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Only what goes on is changed."""
+        onward, out = x.chunk(2, 1)
+        z, log_det = self.rest(onward)
+        return torch.cat([z, out.flatten(1)], 1), log_det
+
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring `rest`'s half back, and put the factored one beside it."""
+        inner, out = z.chunk(2, 1)
+        onward, log_det = self.rest(inner, reverse=True)
+        return torch.cat([onward, out.reshape(-1, *self.factored)], 1), log_det
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> Tensor:
+        """What goes on initialises `rest`."""
+        onward, out = x.chunk(2, 1)
+        return torch.cat([self.rest.initialise(onward), out.flatten(1)], 1)
+
+
+class Flatten(Flow):
+    """(B, *shape) to flat (B, D)."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.unflat = shape
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """A relabelling: the log-determinant is 0."""
+        return x.flatten(1), x.new_zeros(len(x))
+
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The shape back."""
+        return z.reshape(-1, *self.unflat), z.new_zeros(len(z))
+
+
+def checkerboard(channels: int, height: int, width: int, parity: int) -> Tensor:
+    """Mask (C, H, W), 1 where row + column has this parity (Fig. 3, left)."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
+    return ((rows + columns) % 2 == parity).float().repeat(channels, 1, 1)
+
+
+def channelwise(channels: int, height: int, width: int, parity: int) -> Tensor:
+    """Mask (C, H, W), 1 on the first half of the channels (parity 0) or on the second (Fig. 3, right)."""
+    first = torch.arange(channels) < channels // 2
+    return (first == (parity == 0)).float()[:, None, None].repeat(1, height, width)

@@ -45,8 +45,8 @@ def causal_mask(kind: MaskKind, into: int, out: int, kernel: int, colours: int) 
 class RasterCache:
     """What each masked convolution has been fed so far, so that a new pixel costs one pixel's work.
 
-    Set `row` and `column`, then call the network on that pixel alone; a pixel may be fed again (its next
-    colour), and only later pixels see what was fed last.
+    Set `row` and `column`, then call the network on that pixel alone. A pixel may be fed again, for its next
+    colour; later pixels see what was fed last, so the first layer must be fed the pixel's final value.
     """
 
     def __init__(self, height: int, width: int) -> None:
@@ -55,16 +55,17 @@ class RasterCache:
         self.row = self.column = 0
         self._fed: dict[MaskedConv2d, Tensor] = {}
 
-    def patch(self, layer: MaskedConv2d, x: Tensor) -> Tensor:
-        """Store x (B, channels, 1, 1) as the layer's input at (row, column); its kernel's view there."""
-        half = layer.half
-        if half == 0:
-            return x
+    def feed(self, layer: MaskedConv2d, x: Tensor) -> None:
+        """Store x (B, channels, 1, 1) as the layer's input at (row, column)."""
+        reach = layer.reach
         if layer not in self._fed:
-            self._fed[layer] = x.new_zeros(*x.shape[:2], self.height + half, self.width + 2 * half)
-        fed = self._fed[layer]
-        fed[:, :, self.row + half, self.column + half] = x[:, :, 0, 0]
-        return fed[:, :, self.row : self.row + half + 1, self.column : self.column + 2 * half + 1]
+            self._fed[layer] = x.new_zeros(*x.shape[:2], self.height + reach, self.width + 2 * reach)
+        self._fed[layer][:, :, self.row + reach, self.column + reach] = x[:, :, 0, 0]
+
+    def patch(self, layer: MaskedConv2d) -> Tensor:
+        """What the layer's kernel covers at (row, column), (B, channels, reach + 1, 2 reach + 1)."""
+        reach = layer.reach
+        return self._fed[layer][:, :, self.row : self.row + reach + 1, self.column : self.column + 2 * reach + 1]
 
 
 class MaskedConv2d(nn.Module):
@@ -79,7 +80,7 @@ class MaskedConv2d(nn.Module):
             ValueError: if the kernel is even or the channels do not divide into colour groups.
         """
         super().__init__()
-        self.half = kernel // 2
+        self.reach = kernel // 2
         mask = causal_mask(kind, into, out, kernel, colours)
         self.register_buffer("mask", mask, persistent=False)
         fan_in = mask.flatten(1).sum(1).clamp(min=1)
@@ -89,8 +90,9 @@ class MaskedConv2d(nn.Module):
 
     def forward(self, x: Tensor, cache: RasterCache | None = None) -> Tensor:
         """(B, into, H, W) to (B, out, H, W); with a cache, one pixel (B, into, 1, 1) to (B, out, 1, 1)."""
-        if cache is not None:
-            x = cache.patch(self, x)
-        elif self.half:
-            x = F.pad(x, (self.half, self.half, self.half, 0))
+        if self.reach and cache is not None:
+            cache.feed(self, x)
+            x = cache.patch(self)
+        elif self.reach:
+            x = F.pad(x, (self.reach, self.reach, self.reach, 0))
         return F.conv2d(x, self.weight * self.mask, self.bias)

@@ -64,7 +64,7 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
             first.setdefault(title, (model, parts))
     if not first:
         return None
-    columns = min(3, len(first))
+    columns = min(2, len(first))
     lines = math.ceil(len(first) / columns)
 
     def paint(figure: Figure) -> None:
@@ -87,7 +87,7 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
         "Each model's own losses (phase/part), lowest seed. Scales differ and are not comparable between models; a "
         "GAN's losses need not fall. Outliers beyond the axis are cut off."
     )
-    return draw(name, "Training: losses", caption, (3.5 * columns + 0.4, 2.6 * lines + 0.4), paint)
+    return draw(name, "Training: losses", caption, (3.2 * columns, 2.2 * lines + 0.4), paint)
 
 
 def _losses(curve: Curve) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bench.report.marks import unbeaten_fd
 from bench.report.numbers import KINDS, SIGNS, factor_text, number
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
@@ -16,25 +15,19 @@ def findings(sheet: Sheet) -> list[str]:
 
 
 def _corners(sheet: Sheet) -> str:
-    corners = []
-    for name, metric, unit in (
-        ("quality", sheet.quality, "FD"),
-        ("coverage", sheet.coverage, "coverage"),
-        ("speed", sheet.speed, "images/s"),
-    ):
+    """Who is first on each axis, of the rows in the picture, and who cannot be told apart from the first."""
+    won: dict[str, list[str]] = {}
+    for axis, metric in (("quality", sheet.quality), ("coverage", sheet.coverage), ("speed", sheet.speed)):
         ranked = _ranked([row for row in _deep(sheet) if row.shown], metric)
-        if not ranked or metric is None:
+        if not ranked:
             continue
         winner, score = ranked[0]
-        value = f"{number(score.value)} {unit}" if unit == "images/s" else f"{unit} {number(score.value)}"
+        unit = {"quality": "FD ", "coverage": "", "speed": ""}[axis], " images/s" if axis == "speed" else ""
         near = [row.short for row, other in ranked[1:] if row.model != winner.model and score.overlaps(other)]
-        tie = f", not separable from {_listed(list(dict.fromkeys(near)))} at these seeds" if near else ""
-        corners.append(f"{name} to {winner.short} ({value}{tie})")
-    if not corners:
-        return ""
-    return (
-        f"Of the deep models, {_listed(corners, '; ')}." if len(corners) > 1 else f"The deep models give {corners[0]}."
-    )
+        tie = f", not separable from {_listed(near)} at these seeds" if near else ""
+        won.setdefault(winner.short, []).append(f"{axis} ({number(score.value).join(unit)}{tie})")
+    parts = [f"{name} is first in {_listed(axes)}" for name, axes in won.items()]
+    return f"Of the deep models, {_listed(parts, '; ')}." if parts else ""
 
 
 def _few_steps(sheet: Sheet) -> str:
@@ -65,21 +58,22 @@ def _few_steps(sheet: Sheet) -> str:
 
 
 def _references(sheet: Sheet) -> str:
-    if sheet.quality is None or not any(r.value(sheet.quality) is not None for r in sheet.references):
+    """How many deep models stay behind the best of the models that they must beat."""
+    best: dict[str, Score] = {}
+    for row, score in _ranked(_deep(sheet), sheet.quality):
+        best.setdefault(row.title, score)
+    references = _ranked(list(sheet.references), sheet.quality)
+    if not best or not references:
         return ""
-    best: dict[str, Row] = {}
-    for row, _ in _ranked(_deep(sheet), sheet.quality):
-        best.setdefault(row.title, row)
-    if not best:
-        return ""
-    beaten = [
-        f"{title} (FD {number(row.scores[sheet.quality].value)}, not below {_listed(names)})"
-        for title, row in best.items()
-        if (names := unbeaten_fd(row, sheet))
-    ]
-    if not beaten:
-        return "Every deep model's best draw has a lower FD than every reference model."
-    return f"No better than a reference model in FD, even by the best draw: {_listed(beaten, '; ')}."
+    reference, bar = references[0]
+    behind = [f"{title} ({number(score.value)})" for title, score in best.items() if score.value >= bar.value]
+    named = f"the best reference model, {reference.title} (FD {number(bar.value)})"
+    if not behind:
+        return f"Every deep model's best draw has a lower FD than {named}."
+    verb = "does" if len(behind) == 1 else "do"
+    return (
+        f"{len(behind)} of {len(best)} deep models {verb} not beat {named}, even by the best draw: {_listed(behind)}."
+    )
 
 
 def _likelihood(sheet: Sheet) -> str:

@@ -15,15 +15,15 @@ _SCALES = {
 }
 
 
-def number(value: float, unit: str = "") -> str:
-    """`2.37`, `41,200`, `12.3 ms`, `103 MiB`, `4.1 M` for counts beyond a million."""
+def number(value: float, unit: str = "", significant: int = 3) -> str:
+    """`2.37`, `41,200`, `12.3 ms`, `103 MiB`, `4.10 M` for counts beyond a million."""
     if unit in _SCALES:
         factor, name = next((s for s in _SCALES[unit] if abs(value) >= s[0]), _SCALES[unit][-1])
-        return f"{_digits(value / factor)} {name}"
+        return f"{_digits(value / factor, significant)} {name}"
     for factor, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if abs(value) >= factor:
-            return f"{_digits(value / factor)} {name}"
-    return _digits(value)
+            return f"{_digits(value / factor, significant)} {name}"
+    return _digits(value, significant)
 
 
 def score_text(score: Score) -> str:
@@ -34,14 +34,24 @@ def score_text(score: Score) -> str:
 
 
 def interval_text(score: Score) -> str:
-    """`2.10 – 2.60`, empty where there is no interval."""
+    """`2.10 – 2.60`, empty where there is no interval or no width."""
     if score.low is None or score.high is None:
+        return ""
+    if score.low == score.high:
         return ""
     unit = score.unit if score.unit in _SCALES else ""
     low, high = number(score.low, unit), number(score.high, unit)
+    if low == high:
+        low, high = (number(v, unit, 4) for v in (score.low, score.high))
     if low.partition(" ")[2] == high.partition(" ")[2]:
         low = low.partition(" ")[0]
     return f"{low} – {high}"
+
+
+def tick(value: float) -> str:
+    """A time on an axis: `10 ms`."""
+    factor, name = next((s for s in _SCALES["s"] if abs(value) >= 0.999 * s[0]), _SCALES["s"][-1])
+    return f"{value / factor:g} {name}"
 
 
 def factor_text(ratio: float) -> str:

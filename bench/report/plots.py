@@ -11,13 +11,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.report.axes import pareto
-from bench.report.numbers import KINDS, SIGNS, number
+from bench.report.numbers import KINDS, SIGNS, number, tick
 from bench.report.rows import Row, Score, Sheet, likelihoods
 from bench.report.style import COLOURS, FAINT, INK, Picture, colour, draw, label_points, marker
 
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
-_SECONDS = FuncFormatter(lambda value, _: number(value, "s"))
-_HATCHES = {"exact": "", "upper_bound": "////", "estimate": "...."}
+_SECONDS = FuncFormatter(lambda value, _: tick(value))
+_HATCHES = {"exact": "", "upper_bound": "////", "estimate": "xx"}
 
 
 def quality_against_latency(name: str, sheet: Sheet) -> Picture | None:

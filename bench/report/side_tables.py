@@ -66,7 +66,7 @@ def likelihood_table(sheet: Sheet) -> Table:
     heads = ("Model", "likelihood", "kind", "bits/dim", "seeds", "parts, bits/dim")
     numeric = (False, False, False, True, True, False)
     columns = tuple(Column(head, numeric=num) for head, num in zip(heads, numeric, strict=True))
-    intro = "Numbers of different kinds are not ranked against each other. Parts of a bound add up to it."
+    intro = "= exact, ≤ upper bound, ≈ estimate: numbers of different kinds are not ranked against each other."
     return Table("likelihood", "Likelihoods and their parts", intro, columns, tuple(lines))
 
 

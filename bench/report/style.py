@@ -14,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
 
 from bench.report.source import REFERENCES
@@ -142,6 +143,8 @@ def label_points(
             fontsize=size,
             va="center",
             ha="left",
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            zorder=5,
         ).set_in_layout(False)
         if far:
             end = _nearest_edge(centres[i], place)

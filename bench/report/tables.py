@@ -85,14 +85,15 @@ class Table:
 
 def main_table(sheet: Sheet) -> Table:
     """Every row's quality, likelihood and speed, with floor and ceiling beside every score."""
-    metrics = quality_metrics(sheet)
-    metrics += [m for m in (sheet.speed, sheet.latency) if m is not None]
+    axes = [m for m in (sheet.quality, sheet.coverage, sheet.recall) if m is not None]
+    speeds = [m for m in (sheet.speed, sheet.latency) if m is not None]
+    metrics = [*axes, *speeds, *(m for m in quality_metrics(sheet) if m not in axes)]
     notes = Footnotes()
     marks = protocol_marks(sheet.all, metrics, notes)
     likely = protocol_marks(sheet.all, sorted({s.metric for r in sheet.all for s in likelihoods(r)}), notes)
-    at = metrics.index(sheet.speed) if sheet.speed in metrics else len(metrics)
+    at = len(axes)
     columns = [column(metric, sheet) for metric in metrics]
-    columns.insert(at, Column(LIKELIHOOD, "= exact ≤ bound ≈ estimate ↓", _likelihood_ends(sheet)))
+    columns.insert(at, Column(LIKELIHOOD, "= ≤ ≈ by kind ↓", _likelihood_ends(sheet)))
     best = _best(sheet, metrics)
     lines = []
     for i, row in enumerate(sheet.all):
@@ -140,7 +141,7 @@ def _ends(metric: str, sheet: Sheet) -> str:
     for name, row in (("floor", sheet.floor), ("ceiling", sheet.ceiling)):
         if row is not None and metric in row.scores and base(metric) in _QUALITY:
             told.append(f"{name} {score_text(row.scores[metric])}")
-    return " · ".join(told)
+    return "\n".join(told)
 
 
 def _likelihood_ends(sheet: Sheet) -> str:

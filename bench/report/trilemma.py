@@ -56,7 +56,7 @@ def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) 
     return draw(name, f"The trilemma on {sheet.dataset}", caption, size, paint)
 
 
-def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) -> Picture:
+def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
     """Quality against coverage alone, for a page that draws the triangles itself."""
     caption = (
         "Up is quality, right is coverage, a larger mark is faster: a model that gave up nothing would be a large "
