@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from baselines.data.dataset import Dataset
+from baselines.types import ImageShape
 from bench import keys
 from bench.job import Setup
 from bench.metrics import catalogue
@@ -21,19 +22,19 @@ def open_extractor(dataset: Dataset, setup: Setup) -> tuple[Extractor | None, st
     Raises:
         UserError: if one is asked for that cannot be had.
     """
-    return _extractor(dataset.name, tuple(dataset.shape), setup.extractor, setup.weights, setup.device)
+    return _extractor(dataset.name, dataset.shape, setup.extractor, setup.weights, setup.device)
 
 
 @cache
 def _extractor(
-    name: str, shape: Any, requested: str | None, weights: Path | None, device: str
+    name: str, shape: ImageShape, requested: str | None, weights: Path | None, device: str
 ) -> tuple[Extractor | None, str]:
     return choose_extractor(name, shape, requested, weights, device)
 
 
 def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
     """Per scope, the key of each metric family: its source, and for features the extractor."""
-    extractor, reason = open_extractor(dataset, setup)
+    extractor, reason = open_extractor(dataset, replace(setup, device="cpu"))  # only its identity is wanted
     seen = reason if extractor is None else {"name": extractor.name, **extractor.identity()}
     found: dict[Scope, dict[str, str]] = {
         "train": {"counters": keys.source_key(["bench.measure.counters"], ("bench",))},

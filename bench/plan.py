@@ -16,9 +16,9 @@ from baselines.data.dataset import Dataset
 from baselines.errors import UserError
 from baselines.types import Budget, Draw
 from bench import keys
+from bench.families import family_keys
 from bench.job import Job, Setup
 from bench.matrix import SAMPLES, Wanted
-from bench.families import family_keys
 from bench.record import Cell, Record
 
 

@@ -70,9 +70,7 @@ def commit(near: Path | None = None) -> dict[str, Any]:
 def _git(place: Path, *arguments: str) -> str | OSError | None:
     """What git says; None if it refuses, the error if it cannot be run."""
     try:
-        done = subprocess.run(
-            ["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=20
-        )
+        done = subprocess.run(["git", "-C", str(place), *arguments], capture_output=True, text=True, timeout=20)
     except OSError as error:
         return error
     except subprocess.TimeoutExpired:

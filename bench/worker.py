@@ -17,7 +17,6 @@ from torch import Tensor
 from baselines import checkpoint, registry, trainer
 from baselines.config import build_config, config_values
 from baselines.contract import Fits, GenerativeModel, Noise, Trains
-from baselines.data.dataset import Dataset
 from baselines.errors import DivergedError
 from baselines.noise import derive_seed
 from bench import provenance

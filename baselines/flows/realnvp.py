@@ -107,8 +107,9 @@ class RealNvp(GenerativeModel, Trains, HasDensity):
         """log p(y) in nats (B,); a little of its mass lies outside [0, 1], where the logit still is finite."""
         v, log_det_logit = logit(y, self.config.alpha)
         z, log_det = self.flow(v)
-        log_normal: Tensor = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-        return log_normal + log_det + log_det_logit
+        log_normal = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
+        log_p: Tensor = log_normal + log_det + log_det_logit
+        return log_p
 
     @torch.no_grad()
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:

@@ -80,7 +80,7 @@ class Classifier(nn.Module):
 
 def batches(images: Tensor, levels: int, device: str) -> Iterator[Tensor]:
     """uint8 images as float32 in [0, 1], batch by batch, on the device."""
-    for batch in images.split(_BATCH):
+    for batch in torch.split(images, _BATCH):
         yield batch.to(device).float() / (levels - 1)
 
 
@@ -142,5 +142,7 @@ def _read(spec: Spec, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise UserError(f"extractor {spec.name}: expected SHA-256 {told['sha256']} of {weights}, got {found}")
         return told, load_tensors(content)
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise UserError(f"extractor {spec.name}: its weights cannot be read ({error}); reinstall, or train them by "
-                        f"`python -m bench.metrics.train_classifier {spec.dataset}`") from None
+        raise UserError(
+            f"extractor {spec.name}: its weights cannot be read ({error}); reinstall, or train them by "
+            f"`python -m bench.metrics.train_classifier {spec.dataset}`"
+        ) from None

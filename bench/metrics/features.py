@@ -81,7 +81,8 @@ def _fingerprint(extractor: Extractor) -> str:
 
 def cached(subject: Subject, what: str, make: Callable[[], T]) -> T:
     """What two metrics of the same features share, computed once."""
-    assert subject.extractor is not None and subject.samples is not None
+    assert subject.extractor is not None
+    assert subject.samples is not None
     content = (_content(subject, subject.samples), _content(subject, subject.dataset.test.images))
     key = f"{what} {subject.seed} {subject.dataset.shape.levels} {_fingerprint(subject.extractor)} {' '.join(content)}"
     if key not in subject.cache:
@@ -102,7 +103,8 @@ def named(subject: Subject, name: str) -> str:
 
 def protocol(subject: Subject, version: int, **settings: Any) -> Mapping[str, Any]:
     """All that must be equal before two numbers of one metric may be compared."""
-    assert subject.extractor is not None and subject.samples is not None
+    assert subject.extractor is not None
+    assert subject.samples is not None
     return {
         **subject.protocol,
         "split": "test",
@@ -121,7 +123,7 @@ def generator(subject: Subject, purpose: str) -> np.random.Generator:
 
 def ratio(real: Array, generated: Array) -> float:
     """The smaller N/d of the two sets."""
-    return min(len(real), len(generated)) / real.shape[1]
+    return min(len(real), len(generated)) / int(real.shape[1])
 
 
 def ratio_note(real: Array, generated: Array) -> str:

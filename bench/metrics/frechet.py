@@ -54,8 +54,14 @@ def _cross_trace(first: Array, second: Array) -> float:
         if found is not None:
             return found
     # a singular covariance, or fewer images than features: no square is taken, so nothing is lost to rounding
-    first, second = (x if len(x) <= d else np.linalg.qr(x, mode="r") for x in (first, second))
-    return float(np.linalg.svd(first @ second.T, compute_uv=False).sum())
+    return float(np.linalg.svd(_reduced(first) @ _reduced(second).T, compute_uv=False).sum())
+
+
+def _reduced(x: Array) -> Array:
+    """At most d rows with the same X^T X."""
+    if len(x) <= x.shape[1]:
+        return x
+    return np.asarray(np.linalg.qr(x, mode="r"), np.float64)
 
 
 def _covariance_cross_trace(first: Array, second: Array) -> float | None:
@@ -160,9 +166,13 @@ class Frechet:
         resampled = bootstrap_of(subject, self.replicates)
         bias = float(resampled.mean()) - value
         if bias > BIAS_LIMIT * ratio * float(resampled.std(ddof=1)):
-            return None, None, f"no interval: the bias, about {bias:.2g}, is too large to reflect; fd_inf has one"
+            return (
+                None,
+                None,
+                f"no interval: the bias, about {bias:.2g}, is too large to reflect; fd_inf has one",
+            )
         low, high = reflected_interval(value, resampled, floor=0)
-        note = f"biased upwards by about {bias:.2g}; reflected bootstrap interval ({self.replicates}), without that bias"
+        note = f"biased upwards by about {bias:.2g}; reflected bootstrap interval ({self.replicates}), without it"
         return low, high, note + (", clipped at 0" if low == 0 else "")
 
 

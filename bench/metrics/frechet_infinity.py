@@ -43,7 +43,9 @@ def frechet_infinity(*, real: Array, generated: Array, rng: np.random.Generator)
     """
     widest = reach(real, generated)
     if widest is None:
-        raise ValueError(f"FD at infinity: expected N/d of {least():g} or more, got {features.ratio(real, generated):g}")
+        raise ValueError(
+            f"FD at infinity: expected N/d of {least():g} or more, got {features.ratio(real, generated):g}"
+        )
     inverse = np.linspace(1, widest, POINTS)
     distances = [frechet_distance(real=real, generated=generated)]
     for shrink in inverse[1:]:
@@ -106,7 +108,12 @@ class FrechetInfinity:
                 low=low,
                 high=high,
                 protocol=features.protocol(
-                    subject, self.version, points=POINTS, subsets=SUBSETS, least_ratio=LEAST_RATIO, widest=WIDEST
+                    subject,
+                    self.version,
+                    points=POINTS,
+                    subsets=SUBSETS,
+                    least_ratio=LEAST_RATIO,
+                    widest=WIDEST,
                 ),
                 note=f"{features.ratio_note(real, generated)}; standard errors: line fit {fit_error:.2g}, "
                 f"sampling (bootstrap) {sampling_error:.2g}",

@@ -5,6 +5,8 @@ Salimans et al. 2016, arXiv:1606.03498; Barratt & Sharma 2018, arXiv:1801.01973 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from scipy.special import softmax, xlogy
 
@@ -32,7 +34,7 @@ def inception_score(*, probabilities: Array, splits: int = 1) -> float:
     if p.min() < 0 or not np.allclose(p.sum(1), 1, atol=1e-6):
         raise ValueError("inception score: expected rows that are probabilities and sum to 1")
     edges = [i * len(p) // splits for i in range(splits + 1)]
-    return float(np.mean([_score(p[a:b]) for a, b in zip(edges, edges[1:], strict=False)]))
+    return float(np.mean([_score(p[a:b]) for a, b in itertools.pairwise(edges)]))
 
 
 def _score(p: Array) -> float:
@@ -94,8 +96,16 @@ class InceptionScore:
         if self.splits > 1:
             return None, None, "no interval: the score of several splits has another bias than a resample's"
         if n < INTERVAL_RATIO * classes:
-            return None, None, f"no interval: it takes {INTERVAL_RATIO:g} images a class, got {n} for {classes}"
+            return (
+                None,
+                None,
+                f"no interval: it takes {INTERVAL_RATIO:g} images a class, got {n} for {classes}",
+            )
         rng = features.generator(subject, "inception score")
         scores = bootstrap_scores(probabilities=p, replicates=self.replicates, rng=rng)
         low, high = reflected_interval(value, scores, floor=1)
-        return low, min(high, float(classes)), f"{classes} classes; reflected bootstrap interval ({self.replicates})"
+        return (
+            low,
+            min(high, float(classes)),
+            f"{classes} classes; reflected bootstrap interval ({self.replicates})",
+        )

@@ -45,7 +45,10 @@ class Recipe:
     zoom: float = 0.05  # largest relative change of size
 
 
-RECIPES: Mapping[str, Recipe] = {"digits-cnn": Recipe(epochs=60), "mnist-cnn": Recipe(epochs=10, batch_size=128)}
+RECIPES: Mapping[str, Recipe] = {
+    "digits-cnn": Recipe(epochs=60),
+    "mnist-cnn": Recipe(epochs=10, batch_size=128),
+}
 
 
 def train(spec: Spec, recipe: Recipe, data: Dataset, seed: int) -> Classifier:
@@ -61,10 +64,10 @@ def train(spec: Spec, recipe: Recipe, data: Dataset, seed: int) -> Classifier:
     for epoch in range(recipe.epochs):
         net.train()
         order = torch.randperm(len(images), generator=generator)
-        for index in order.split(recipe.batch_size)[: steps // recipe.epochs]:
+        for index in torch.split(order, recipe.batch_size)[: steps // recipe.epochs]:
             _, logits = net(_augmented(images[index], recipe, generator), recipe.dropout)
             optimiser.zero_grad()
-            F.cross_entropy(logits, labels[index]).backward()
+            torch.autograd.backward(F.cross_entropy(logits, labels[index]))
             optimiser.step()
             schedule.step()
         loss, accuracy, _ = evaluate(net, data.val, data.shape.levels)
@@ -123,7 +126,7 @@ def write(net: Classifier, spec: Spec, recipe: Recipe, data: Dataset, seed: int,
         "recipe": asdict(recipe),
         "seed": seed,
         "command": f"python -m bench.metrics.train_classifier {data.name} --seed {seed}",
-        "torch": torch.__version__,
+        "torch": torch.__version__.split("+")[0],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     folder.mkdir(parents=True, exist_ok=True)

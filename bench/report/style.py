@@ -64,6 +64,8 @@ _SETTINGS: Any = {
     "lines.linewidth": 1.8,
     "figure.facecolor": "white",
     "axes.unicode_minus": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.08,
     "svg.fonttype": "path",
     "svg.hashsalt": "trilemma",
     "path.simplify": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,7 +138,7 @@ def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes) -> None:
     canvas.text(0, 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
     canvas.text(CORNERS[1][0] + 0.1, -0.62, f"cov. {texts[1]}", ha="right", va="top", **style)
     canvas.text(CORNERS[2][0] - 0.1, -0.62, f"{texts[2]}/s", ha="left", va="top", **style)
-    canvas.set_title(row.short, fontsize=9.5, color=INK, loc="center", pad=3)
+    canvas.set_title(textwrap.fill(row.short, 22), fontsize=9.5, color=INK, loc="center", pad=3)
     canvas.set_xlim(-1.08, 1.08)
     canvas.set_ylim(-0.9, 1.3)
     canvas.set_aspect("equal")
