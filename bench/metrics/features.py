@@ -65,7 +65,7 @@ def _extracted(subject: Subject, images: Tensor, phase: str) -> Features:
 
 def _content(subject: Subject, images: Tensor) -> str:
     """SHA-256 of the images, computed once per tensor object that a subject holds."""
-    key = f"content {id(images)}"
+    key = f"content {id(images)} {images._version}"  # the version counts changes in place
     held = subject.cache.get(key)
     if held is None or held[0] is not images:
         pixels = images.detach().cpu().contiguous().numpy()

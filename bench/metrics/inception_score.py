@@ -103,9 +103,6 @@ class InceptionScore:
             )
         rng = features.generator(subject, "inception score")
         scores = bootstrap_scores(probabilities=p, replicates=self.replicates, rng=rng)
-        low, high = reflected_interval(value, scores, floor=1)
-        return (
-            low,
-            min(high, float(classes)),
-            f"{classes} classes; reflected bootstrap interval ({self.replicates})",
-        )
+        low, high = np.exp(reflected_interval(np.log(value), np.log(scores), floor=0)).clip(1, classes)
+        note = f"{classes} classes; reflected bootstrap interval ({self.replicates}) of the logarithm"
+        return float(low), float(high), note

@@ -118,19 +118,20 @@ def drawable(rows: Iterable[Row], sheet: Sheet, ends: Endpoints) -> list[tuple[R
 
 
 def formulas(ends: Endpoints) -> list[str]:
-    """The three axes' formulas with the endpoints as measured, one text each."""
+    """The three axes' formulas with the endpoints as measured, one text each, `axis: formula`."""
     told = []
-    if ends.fd_floor is not None and ends.fd_ceiling is not None:
+    if ends.fd_floor is not None and ends.fd_ceiling is not None and ends.fd_floor < ends.fd_ceiling:
+        top, low = number(ends.fd_ceiling), number(ends.fd_floor)
         told.append(
-            f"quality: log FD from {number(ends.fd_ceiling)} (independent pixels, 0) "
-            f"to {number(ends.fd_floor)} (real images, 1)"
+            f"quality: (log {top} − log FD) / (log {top} − log {low}), from independent pixels (0) to real images (1)"
         )
     if ends.coverage_floor is not None:
-        told.append(f"coverage: from 0 to {number(ends.coverage_floor)} (real images, 1)")
+        told.append(f"coverage: coverage / {number(ends.coverage_floor)}, from none (0) to real images (1)")
     if ends.slowest is not None and ends.fastest is not None and ends.slowest != ends.fastest:
+        slow, fast = number(ends.slowest), number(ends.fastest)
         told.append(
-            f"speed: log images/s from {number(ends.slowest)} ({ends.slowest_name}, 0) "
-            f"to {number(ends.fastest)} ({ends.fastest_name}, 1)"
+            f"speed: (log r − log {slow}) / (log {fast} − log {slow}) with r in images/s, "
+            f"from {ends.slowest_name} (0) to {ends.fastest_name} (1)"
         )
     return told
 

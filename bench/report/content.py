@@ -24,6 +24,7 @@ from bench.report.side_tables import (
     cost_table,
     likelihood_table,
     models_table,
+    other_table,
     protocol_table,
     provenance_table,
     skipped_table,
@@ -60,6 +61,7 @@ class Section:
     main: Table
     cost: Table
     likelihood: Table
+    other: Table | None
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def _section(source: Source, dataset: str, slug: str, notes: list[str]) -> Secti
         main=main_table(sheet),
         cost=cost_table(sheet),
         likelihood=likelihood_table(sheet),
+        other=other_table(sheet),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.report.marks import commonest_protocol
 from bench.report.numbers import KINDS, SIGNS, factor_text, number
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
@@ -19,13 +20,15 @@ def _corners(sheet: Sheet) -> str:
     won: dict[str, list[str]] = {}
     for axis, metric in (("quality", sheet.quality), ("coverage", sheet.coverage), ("speed", sheet.speed)):
         ranked = _ranked([row for row in _deep(sheet) if row.shown], metric)
-        if not ranked:
+        if not ranked or metric is None:
             continue
         winner, score = ranked[0]
         unit = {"quality": "FD ", "coverage": "", "speed": ""}[axis], " images/s" if axis == "speed" else ""
         near = [row.short for row, other in ranked[1:] if row.model != winner.model and score.overlaps(other)]
+        usual = commonest_protocol(row.scores[metric] for row in sheet.all if metric in row.scores)
+        other = "" if score.protocol == usual and not score.mixed else ", under a protocol unlike most"
         tie = f", not separable from {_listed(near)} at these seeds" if near else ""
-        won.setdefault(winner.short, []).append(f"{axis} ({number(score.value).join(unit)}{tie})")
+        won.setdefault(winner.short, []).append(f"{axis} ({number(score.value).join(unit)}{other}{tie})")
     parts = [f"{name} is first in {_listed(axes)}" for name, axes in won.items()]
     return f"Of the deep models, {_listed(parts, '; ')}." if parts else ""
 

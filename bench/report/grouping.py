@@ -81,8 +81,12 @@ def aggregate(values: Sequence[Measurement]) -> Score:
 
 
 def protocol_of(m: Measurement) -> str:
-    """Canonical JSON of a measurement's protocol; seeds are replicates, and N belongs to metrics of samples."""
-    held = {k: v for k, v in m.protocol.items() if k != "seed"}
+    """Canonical JSON of all that must be equal for a comparison.
+
+    Seeds are replicates, and the state of the measured model (`subject`: EMA or raw weights, clipping) is a property
+    of the row; N belongs to the protocol of metrics of samples.
+    """
+    held = {k: v for k, v in m.protocol.items() if k not in ("seed", "subject")}
     if base(m.metric) in _OF_IMAGES:
         held["n"] = m.n
     return json.dumps(held, sort_keys=True, default=str)

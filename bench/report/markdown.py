@@ -18,7 +18,7 @@ def render_markdown(content: Content) -> str:
 def escape(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no line breaks."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~!])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]|#~!$])", r"\\\1", " ".join(text.split()))
 
 
 def table(content: Table) -> str:
@@ -69,8 +69,8 @@ def _section(section: Section) -> Iterator[str]:
         for i, grid in enumerate(section.grids):
             yield f"{escape(grid.title)}, {escape(grid.note)}:\n"
             yield f"![{escape(grid.title)}](figures/samples-{section.slug}-{i}.png)\n"
-    for held in (section.likelihood, section.cost):
-        if held.lines:
+    for held in (section.likelihood, section.cost, section.other):
+        if held is not None and held.lines:
             yield f"### {held.title}\n\n{table(held)}\n"
 
 

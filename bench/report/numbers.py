@@ -37,12 +37,12 @@ def interval_text(score: Score) -> str:
     """`2.10 – 2.60`, empty where there is no interval or no width."""
     if score.low is None or score.high is None:
         return ""
-    if score.low == score.high:
-        return ""
     unit = score.unit if score.unit in _SCALES else ""
     low, high = number(score.low, unit), number(score.high, unit)
     if low == high:
         low, high = (number(v, unit, 4) for v in (score.low, score.high))
+    if low == high:
+        return ""
     if low.partition(" ")[2] == high.partition(" ")[2]:
         low = low.partition(" ")[0]
     return f"{low} – {high}"
@@ -62,8 +62,8 @@ def factor_text(ratio: float) -> str:
 def _digits(value: float, significant: int = 3) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    decimals = significant - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, decimals)
+    rounded = float(f"{value:.{significant - 1}e}")  # rounding may add a digit: .9999 is 1.00
+    decimals = significant - 1 - math.floor(math.log10(abs(rounded)))
     if abs(rounded) < 1e-3:
         return f"{rounded:.{significant - 1}e}"
     return f"{rounded:,.{max(0, decimals)}f}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bench.report.axes import pareto
 from bench.report.numbers import KINDS, SIGNS, number, tick
@@ -53,7 +55,10 @@ def over_steps(name: str, sheet: Sheet, time: bool) -> Picture | None:
             for x, score in points:
                 _interval(canvas, x, score, hue)
         _floor_line(canvas, sheet)
-        if not time:
+        _log_ticks(canvas.yaxis)
+        if time:
+            _log_ticks(canvas.xaxis)
+        else:
             canvas.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
             canvas.xaxis.set_minor_formatter(NullFormatter())
             canvas.xaxis.set_minor_locator(LogLocator(subs=()))
@@ -172,6 +177,8 @@ def _against_time(
             )
         _floor_line(canvas, sheet)
         canvas.margins(0.12)
+        _log_ticks(canvas.xaxis)
+        _log_ticks(canvas.yaxis)
         canvas.set_xlabel(f"{what}  (left is faster)")
         canvas.set_ylabel(f"{sheet.quality}  (lower is better)")
         named = [p for i, p in enumerate(points) if p[0].shown]
@@ -231,8 +238,20 @@ def _floor_line(canvas: Axes, sheet: Sheet) -> None:
 
 
 def _log_axes(canvas: Axes, across: FuncFormatter) -> None:
+    """Logarithmic axes without mathematical markup; call `_log_ticks` once all is painted."""
     canvas.set_xscale("log")
     canvas.set_yscale("log")
     canvas.xaxis.set_major_formatter(across)
     canvas.yaxis.set_major_formatter(_PLAIN)
-    canvas.yaxis.set_minor_formatter(NullFormatter())
+    for axis in (canvas.xaxis, canvas.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _log_ticks(axis: Axis) -> None:
+    """Enough labels on an axis that spans few decades: 1, 2, 5 of each, or evenly spaced ones."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    if decades < 0.7:
+        axis.set_major_locator(MaxNLocator(5))
+    elif decades < 2.2:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

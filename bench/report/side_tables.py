@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from bench.record import Record
 from bench.report.marks import Footnotes, commonest_protocol, flat, protocol_marks
@@ -13,30 +14,61 @@ from bench.report.rows import Row, Sheet, base, likelihoods, variant
 from bench.report.tables import Column, Datum, Line, Table, column, datum, hint, line, name, quality_metrics
 
 _COST = (
-    *("parameters", "flops", "training_images_per_s", "training_s", "nfe", "latency_s", "latency_device_s"),
+    *(
+        "parameters",
+        "flops",
+        "training_images_per_s",
+        "training_s",
+        "training_cpu_s",
+        "nfe",
+        "latency_s",
+        "latency_device_s",
+    ),
     *("images_per_s", "limit_s", "limit_ratio", "host_peak_bytes"),
     *("gpu_peak_allocated_bytes", "gpu_peak_reserved_bytes", "gpu_process_bytes"),
 )
 
+_OF_ONE_CELL = frozenset({"cell_s", "images", "seconds", "cpu_seconds", "resumed", "best_images", "timed", "not_timed"})
+_LISTED = 5  # different values of a field that are worth a line
+
 
 def cost_table(sheet: Sheet) -> Table:
-    """Parameters, work, times, memory, and whatever else was measured."""
-    shown = {*quality_metrics(sheet)}
-    found = {m for row in sheet.models for m in row.scores if m not in shown and base(m) != "bits_per_dim"}
-    found |= {m for row in sheet.models for m in row.skipped if m.startswith("gpu")}
-    metrics = sorted(found, key=_cost_order)
+    """Parameters, work, times, memory."""
+    intro = (
+        "What each row costs. NFE is the executed number of network calls of one draw; the limit is NFE times one bare "
+        "forward pass, and the ratio says how far the sampler is from it."
+    )
+    return _metrics_table("cost", "Work, time and memory", intro, sheet, [m for m in _further(sheet) if _is_cost(m)])
+
+
+def other_table(sheet: Sheet) -> Table | None:
+    """Whatever else was measured; None if nothing."""
+    metrics = [m for m in _further(sheet) if not _is_cost(m)]
+    intro = "Measurements that belong to neither the axes, the likelihoods nor the costs."
+    return _metrics_table("other", "Further measurements", intro, sheet, metrics) if metrics else None
+
+
+def _metrics_table(kind: str, title: str, intro: str, sheet: Sheet, metrics: list[str]) -> Table:
     notes = Footnotes()
     marks = protocol_marks(sheet.models, metrics, notes)
     lines = [
         line(row, sheet, [name(row), *(datum(row, m, marks.get((i, m), ""), False) for m in metrics)])
         for i, row in enumerate(sheet.models)
     ]
-    intro = (
-        "What each row costs. NFE is the executed number of network calls of one draw; the limit is NFE times one bare "
-        "forward pass, and the ratio says how far the sampler is from it."
-    )
     columns = (Column("Model", "draw", numeric=False), *(column(m, sheet, ends=False) for m in metrics))
-    return Table("cost", "Work, time and memory", intro, columns, tuple(lines), tuple(notes.listed()))
+    return Table(kind, title, intro, columns, tuple(lines), tuple(notes.listed()))
+
+
+def _further(sheet: Sheet) -> list[str]:
+    """Metrics that the main table does not show."""
+    shown = {*quality_metrics(sheet)}
+    found = {m for row in sheet.models for m in row.scores if m not in shown and base(m) != "bits_per_dim"}
+    found |= {m for row in sheet.models for m in row.skipped if m.startswith("gpu")}
+    return sorted(found, key=_cost_order)
+
+
+def _is_cost(metric: str) -> bool:
+    return base(metric) in _COST or base(metric).endswith(("_s", "_bytes"))
 
 
 def likelihood_table(sheet: Sheet) -> Table:
@@ -116,17 +148,20 @@ def protocol_table(sheets: Iterable[Sheet]) -> Table | None:
 
 
 def provenance_table(records: Iterable[Record]) -> Table | None:
-    """Where the records came from; a field with several values lists them with their counts."""
+    """Where the records came from; a field with several values lists them with their counts.
+
+    Fields that say something else of every cell are left to the records.
+    """
     values: dict[str, Counter[str]] = defaultdict(Counter)
     times: list[str] = []
     for record in records:
-        fields = flat(dict(record.provenance))
+        fields = flat({name: value for name, value in record.provenance.items() if name not in _OF_ONE_CELL})
         times += [fields.pop("time")] if "time" in fields else []
         for field, value in fields.items():
             values[field][value] += 1
     if times:
         values["measured"][" to ".join(dict.fromkeys((min(times), max(times))))] = 1
-    lines = [_text_line(field, _with_counts(counts)) for field, counts in values.items()]
+    lines = [_text_line(field, _with_counts(counts)) for field, counts in values.items() if len(counts) <= _LISTED]
     return _text_table("provenance", "Provenance", "Where the records came from.", ("field", "value"), lines)
 
 
@@ -138,8 +173,12 @@ def models_table(sheets: Iterable[Sheet]) -> Table | None:
         cell = row.records[0].cell if row.records else None
         config = "" if cell is None else ", ".join(f"{k}={v}" for k, v in sorted(cell.config.items()))
         budget = "–" if cell is None else cell.budget.label()
-        lines.append(_text_line(title, row.model.family, row.model.source or "–", budget, config or "–"))
-    heads = ("model", "family", "source", "budget", "config")
+        state: Mapping[str, Any] = next(
+            (m.protocol["subject"] for r in row.records for m in r.measured if "subject" in m.protocol), {}
+        )
+        told = "; ".join(f"{k}: {v}" for k, v in flat(dict(state)).items())
+        lines.append(_text_line(title, row.model.family, row.model.source or "–", budget, told or "–", config or "–"))
+    heads = ("model", "family", "source", "budget", "measured as", "config")
     return _text_table("models", "Models", "What was trained, after which paper, with which settings.", heads, lines)
 
 

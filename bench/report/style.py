@@ -66,6 +66,7 @@ _SETTINGS: Any = {
     "axes.unicode_minus": True,
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.08,
+    "text.parse_math": False,  # names in records are text: a $ is a $
     "svg.fonttype": "path",
     "svg.hashsalt": "trilemma",
     "path.simplify": True,
@@ -99,6 +100,8 @@ def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: 
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         paint(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, not again for each file
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.report.marks import Footnotes, protocol_marks, unbeaten_fd, unbeaten_likelihood
@@ -94,7 +94,7 @@ def main_table(sheet: Sheet) -> Table:
     at = len(axes)
     columns = [column(metric, sheet) for metric in metrics]
     columns.insert(at, Column(LIKELIHOOD, "= ≤ ≈ by kind ↓", _likelihood_ends(sheet)))
-    best = _best(sheet, metrics)
+    best = _best(sheet, metrics, marks)
     lines = []
     for i, row in enumerate(sheet.all):
         data = [datum(row, metric, marks.get((i, metric), ""), best.get(metric) is row) for metric in metrics]
@@ -149,11 +149,12 @@ def _likelihood_ends(sheet: Sheet) -> str:
     return f"ceiling {score_text(own[0])}" if own else ""
 
 
-def _best(sheet: Sheet, metrics: Sequence[str]) -> dict[str, Row]:
-    """The deep or reference row with the best score of each metric that has a better side."""
+def _best(sheet: Sheet, metrics: Sequence[str], marks: Mapping[tuple[int, str], str]) -> dict[str, Row]:
+    """The deep or reference row with the best score of each metric, of those measured under the usual protocol."""
     best: dict[str, Row] = {}
     for metric in metrics:
-        rows = [row for row in sheet.models if metric in row.scores and row.scores[metric].better != "none"]
+        fair = [row for i, row in enumerate(sheet.all) if (i, metric) not in marks and row is not sheet.floor]
+        rows = [row for row in fair if metric in row.scores and row.scores[metric].better != "none"]
         if len(rows) > 1:
             sign = -1 if rows[0].scores[metric].better == "higher" else 1
             best[metric] = min(rows, key=lambda row: sign * row.scores[metric].value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -33,9 +34,15 @@ def render(results: Path) -> Group:
 
 
 def _table(sheet: Sheet, ends: Endpoints) -> Table:
-    table = Table(title=Text(f"The trilemma on {sheet.dataset}"), title_justify="left", header_style="bold")
-    table.add_column("model", overflow="fold")
-    heads = ("FD", "coverage", "recall", "images/s", "bits/dim", "quality", "coverage", "speed")
+    table = Table(
+        title=Text(f"The trilemma on {sheet.dataset}"),
+        title_justify="left",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 0),
+    )
+    table.add_column("model", overflow="fold", min_width=12)
+    heads = ("FD", "cover.", "recall", "images/s", "bits/dim", "quality", "cover.", "speed")
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     for row in sheet.all:

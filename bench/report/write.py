@@ -18,6 +18,10 @@ from bench.report.style import Picture
 def write(results: Path, out: Path) -> Path:
     """See `bench.report.write_report`."""
     source = open_results(results)
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from error
     content = gather(source)
     files: dict[str, bytes] = {
         "index.html": render_page(content).encode(),
@@ -31,14 +35,15 @@ def write(results: Path, out: Path) -> Path:
         for i, grid in enumerate(section.grids):
             files[f"figures/samples-{section.slug}-{i}.png"] = enlarged(grid)
     try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (out / name).write_bytes(data)
     except OSError as error:
-        raise UserError(
-            f"report: cannot write in {out}: {error.strerror or error}; choose another folder with -o"
-        ) from error
+        raise _unwritable(out, error) from error
     return out / "index.html"
+
+
+def _unwritable(out: Path, error: OSError) -> UserError:
+    return UserError(f"report: cannot write in {out}: {error.strerror or error}; choose another folder with -o")
 
 
 def _pictures(content: Content) -> Iterator[Picture]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import jacrev
 
 from baselines import registry
 from baselines.config import build_config
@@ -24,7 +27,9 @@ BINARY = ImageShape(1, 3, 3, 2)
 TWO_PIXELS = ImageShape(1, 1, 2, 4)
 
 
-def built(name: str, shape: ImageShape, perturb: float = 0.1, seed: int = 0, **config: object) -> GenerativeModel:
+def built(
+    name: str, shape: ImageShape, config: Mapping[str, Any] = MappingProxyType({}), perturb: float = 0.1, seed: int = 0
+) -> GenerativeModel:
     """A registered model in float64 and evaluation mode, all weights moved so that no zero initialisation is left."""
     model = registry.load(name).model
     with torch.random.fork_rng():
@@ -159,14 +164,15 @@ def log_det_by_autograd(flow: nn.Module, x: Tensor, reverse: bool = False) -> Te
     """log|det| (B,) of the full Jacobian matrix that autograd finds for each image."""
 
     def flat(v: Tensor) -> Tensor:
-        return flow(v[None], reverse=reverse)[0].flatten()
+        z: Tensor = flow(v[None], reverse=reverse)[0]
+        return z.flatten()
 
-    jacobians = [torch.autograd.functional.jacobian(flat, image).flatten(1) for image in x]
-    return torch.stack([torch.linalg.slogdet(jacobian).logabsdet for jacobian in jacobians])
+    jacobians = [jacrev(flat)(image).reshape(image.numel(), -1) for image in x]
+    return torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in jacobians])
 
 
 @torch.no_grad()
-def bin_masses(model: GenerativeModel, alpha: float, reach: float = 30.0, nodes: int = 60, panels: int = 6) -> Tensor:
+def bin_masses(model: GenerativeModel, alpha: float, reach: float = 25.0, nodes: int = 12, panels: int = 6) -> Tensor:
     """The mass of each image of two pixels, (levels, levels), by Gauss-Legendre quadrature of the density.
 
     The variable is v with y = (sigmoid(v) - alpha) / (1 - 2 alpha), |v| < reach; so the small mass that a logit flow

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from baselines import checkpoint
+from baselines.config import build_config
 from baselines.contract import Batch, Context, Draw, Noise
 from baselines.data.likelihood import dequantise, logit, split_nats
 from baselines.errors import UserError
@@ -39,8 +40,8 @@ SHAPES = [
 DOUBLE = Noise(3, dtype=torch.float64)
 
 
-def small(shape: ImageShape, seed: int = 0, **config: object) -> RealNvp:
-    model = oracles.built("realnvp", shape, seed=seed, **{"width": 6, "scales": 3, **config})
+def small(shape: ImageShape, seed: int = 0, perturb: float = 0.1, scales: int = 3, alpha: float = 0.01) -> RealNvp:
+    model = oracles.built("realnvp", shape, {"width": 6, "scales": scales, "alpha": alpha}, perturb, seed)
     assert isinstance(model, RealNvp)
     return model
 
@@ -53,7 +54,7 @@ def inputs(shape: ImageShape, n: int = 3) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_decoding_inverts_encoding_and_the_log_determinants_cancel(shape: ImageShape) -> None:
     flow, x = small(shape).flow, inputs(shape)
-    z, log_det = flow(x)
+    z, log_det = (found.detach() for found in flow(x))
     assert z.shape == (3, shape.dims)
     assert float((z - x.flatten(1)).abs().max()) > 0.1, "premise: the flow does something"
     assert float(log_det.abs().min()) > 1e-3, "premise: it changes volume"
@@ -122,7 +123,7 @@ def test_the_last_layers_are_zero_at_first_so_that_the_flow_is_the_identity() ->
     x = inputs(DIGITS)
     z, log_det = flow(x)
     torch.testing.assert_close(z.sort(1).values, x.flatten(1).sort(1).values)  # but for the order of dimensions
-    assert float(log_det.abs().max()) == 0
+    assert not log_det.any()
 
 
 def test_factored_out_dimensions_follow_half_the_channels_of_each_scale() -> None:
@@ -155,14 +156,14 @@ def test_training_starts_from_standardised_dimensions() -> None:
 
 @pytest.mark.parametrize("alpha", [0.01, 0.1])
 def test_the_density_over_two_pixels_integrates_to_one(alpha: float) -> None:
-    model = small(oracles.TWO_PIXELS, perturb=0.3, alpha=alpha)
+    model = small(oracles.TWO_PIXELS, perturb=0.2, alpha=alpha)
     masses = oracles.bin_masses(model, alpha)
     assert float(masses.std() / masses.mean()) > 0.1, "premise: far from uniform"
-    assert float(masses.sum()) == pytest.approx(1, abs=1e-5)
+    assert float(masses.sum()) == pytest.approx(1, abs=5e-4)  # kinks of ReLU limit the quadrature
 
 
 def test_the_sampler_follows_the_density_over_two_pixels() -> None:
-    model = small(oracles.TWO_PIXELS, perturb=0.3)
+    model = small(oracles.TWO_PIXELS, perturb=0.2)
     p = oracles.bin_masses(model, model.config.alpha)
     found = oracles.sampler_distance(model, p, 20_000)
     assert abs(found.value - found.floor) < 5 * found.spread
@@ -171,11 +172,13 @@ def test_the_sampler_follows_the_density_over_two_pixels() -> None:
 
 
 def test_the_dequantised_bound_lies_above_the_exact_value_and_more_samples_tighten_it() -> None:
-    model = small(oracles.TWO_PIXELS, perturb=0.3)
+    model = small(oracles.TWO_PIXELS, perturb=0.2)
     p = oracles.bin_masses(model, model.config.alpha)
     x = torch.randint(0, 4, (2000, 1, 1, 2), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
     exact = float(-p.log()[oracles.index_of(x, 4)].mean())
-    one, sixteen = (float(split_nats(model, x, name, DOUBLE).total.mean()) for name in ("dequantised", "dequantised_k16"))
+    one, sixteen = (
+        float(split_nats(model, x, name, DOUBLE).total.mean()) for name in ("dequantised", "dequantised_k16")
+    )
     assert exact < sixteen < one
     assert sixteen - exact < 0.3 * (one - exact)
 
@@ -214,7 +217,7 @@ def test_a_checkpoint_keeps_the_inverse_the_log_determinants_and_the_density(tmp
 def test_bad_settings_and_draws_are_told() -> None:
     for wrong in ({"scales": 0}, {"couplings": 1}, {"alpha": 0.5}, {"dropout": 1.0}, {"width": 0}):
         with pytest.raises(UserError, match="realnvp: expected"):
-            Config(**wrong)  # type: ignore[arg-type]
+            build_config(Config, wrong, "realnvp")
     for draw in (Draw("ddim"), Draw(steps=3)):
         with pytest.raises(UserError, match="expected sampler native with 1 step"):
             small(DIGITS).sample(1, draw, DOUBLE)

@@ -124,7 +124,8 @@ def _draw_record(folder: Path, model: str, dataset: str, seed: int, draw: Draw, 
         nfe, rate, latency = steps, 12_000 / steps, 1.4e-3 * steps
         fd = fd if draw.sampler == "ancestral" else DDIM[steps][int(draw.eta)]
     fd *= 1.0 if model == "real" else float(np.exp(0.05 * rng.standard_normal()))
-    quality = {"split": "test", "extractor": EXTRACTOR, "version": 1}
+    state = {"weights": "averaged (EMA)" if model == "ddpm" else "raw", "clip": draw.clip}
+    quality = {"subject": state, "split": "test", "extractor": EXTRACTOR, "version": 1}
     speed = {"device": "Synthetic CPU", "threads": 1, "batch": 1}
 
     def of_images(name: str, value: float, better: Any, low: float | None = None) -> Measurement:
@@ -171,7 +172,7 @@ def _draw_record(folder: Path, model: str, dataset: str, seed: int, draw: Draw, 
             save_artifact(folder, "samples", images(100 * seed + MODELS.index(model) + 7, blur), "npz"),
             save_artifact(folder, "real", images(1), "npz"),
         ),
-        provenance=PROVENANCE,
+        provenance=PROVENANCE | {"cell_s": 1.5 + seed, "timed": ["images_per_s"]},
     )
 
 
