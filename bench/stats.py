@@ -93,6 +93,34 @@ def resample_counts(n: int, replicates: int, rng: np.random.Generator) -> NDArra
     return counts
 
 
+class Strata(NamedTuple):
+    """Items in groups whose shares are fixed by design, such as a test split that is stratified by class."""
+
+    order: NDArray[np.int64]  # (n,) items, group by group
+    start: NDArray[np.int64]  # (n,) where in `order` the item's group begins
+    size: NDArray[np.int64]  # (n,) how many items its group has
+
+    @classmethod
+    def of(cls, labels: ArrayLike) -> Strata:
+        """The groups of n items by label; equal labels everywhere make one group, as in plain resampling."""
+        names = np.asarray(labels).ravel()
+        _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
+        starts = np.cumsum(sizes) - sizes
+        order = np.argsort(group, kind="stable")
+        return cls(order, starts[group[order]], sizes[group[order]])
+
+    def resample(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """n items with replacement, each from the group that the original one is of."""
+        drawn: NDArray[np.int64] = self.order[self.start + rng.integers(self.size)]
+        return drawn
+
+    def subset(self, shrink: float, rng: np.random.Generator) -> NDArray[np.int64]:
+        """A random 1/shrink of each group, without replacement, rounded to the nearest number."""
+        shuffled = self.order[np.lexsort((rng.random(len(self.order)), self.start))]
+        kept: NDArray[np.int64] = shuffled[np.arange(len(self.order)) - self.start < np.rint(self.size / shrink)]
+        return kept
+
+
 def line_at_zero(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     """Intercept of the least-squares line through (x, y), and the intercept's standard error.
 

@@ -5,7 +5,8 @@ Only here is anything trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -45,11 +46,21 @@ def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
         DivergedError, UserError and whatever a model raises: the executor makes a failed record of it.
     """
     job, previous = pair
-    threads = 1 if job.cell.draw is None else job.setup.threads
-    torch.set_num_threads(threads)
-    with threadpool_limits(threads):
+    with _threads(1):
         cell = _Cell(job, send)
         return cell.trained() if job.cell.draw is None else cell.drawn(previous)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch and BLAS use so many threads; small matrices want one, or threads wait longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass
@@ -121,7 +132,8 @@ class _Cell:
         if kept is not None:
             samples, timed, artifacts = kept
         else:
-            samples, timed, artifacts = self._sample()
+            with _threads(setup.threads):
+                samples, timed, artifacts = self._sample()
         subject = self._subject(samples)
         measured, skipped = measure_families("draw", subject)
         names = [m.metric for m in timed.measurements]

@@ -62,7 +62,7 @@ class Histogram(GenerativeModel, Fits, HasLikelihood):
         """Each pixel on its own, by inversion of its distribution function."""
         if draw.sampler not in self.samplers:
             raise UserError(f"histogram: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
-        below = self.probability.cumsum(-1)[..., :-1]  # P(level <= 0), ..., P(level <= levels - 2)
+        below = self.probability.cumsum(-1)[..., :-1].contiguous()  # P(level <= 0), ..., P(level <= levels - 2)
         u = noise.uniform("pixels", n, self.shape.chw).to(below.dtype)
         return torch.searchsorted(below, u.movedim(0, -1).contiguous(), right=True).movedim(-1, 0).to(torch.uint8)
 

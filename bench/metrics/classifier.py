@@ -122,7 +122,8 @@ class ClassifierExtractor:
             raise UserError(f"extractor {self.name}: expected images {expected}, got {tuple(images.shape[1:])}")
         values, logits = np.empty((len(images), FEATURES)), np.empty((len(images), CLASSES))
         first = 0
-        with torch.no_grad():
+        # a GPU would else convolve in TF32, whose 10 bits of mantissa move the features by 1e-3
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             for x in batches(images, levels, self.device):
                 h, scores = self.net(x)
                 rows = slice(first, first + len(x))

@@ -47,8 +47,7 @@ class PixelExtractor:
         """Features (N, C * min(H, 8) * min(W, 8)) of uint8 images (N, C, H, W)."""
         size = min(images.shape[2], 8), min(images.shape[3], 8)
         found = [F.adaptive_avg_pool2d(x.double(), size).flatten(1) for x in torch.split(images.cpu(), 1000)]
-        values = torch.cat(found) * (2 / (levels - 1)) - 1 if found else torch.empty(0, size[0] * size[1])
-        return Features(np.asarray(values.numpy(), np.float64))
+        return Features(np.asarray((torch.cat(found) * (2 / (levels - 1)) - 1).numpy(), np.float64))
 
 
 def names() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from baselines.noise import derive_seed
 from bench.metrics.base import Array, Extractor, Features, Subject
+from bench.stats import Strata
 
 T = TypeVar("T")
 
@@ -119,6 +120,12 @@ def protocol(subject: Subject, version: int, **settings: Any) -> Mapping[str, An
 def generator(subject: Subject, purpose: str) -> np.random.Generator:
     """Random numbers for resampling that depend on the cell's seed and the purpose alone."""
     return np.random.default_rng(derive_seed(subject.seed, purpose))
+
+
+def strata(subject: Subject) -> Strata | None:
+    """The classes of the test split: their shares are the split's own, and not resampled."""
+    labels = subject.dataset.test.labels
+    return None if labels is None else Strata.of(labels.cpu().numpy())
 
 
 def ratio(real: Array, generated: Array) -> float:

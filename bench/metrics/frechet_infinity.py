@@ -15,7 +15,7 @@ from bench.metrics import features
 from bench.metrics.base import Array, Subject
 from bench.metrics.frechet import bootstrap_of, frechet_distance
 from bench.record import Measurement, Scope
-from bench.stats import line_at_zero, normal_interval
+from bench.stats import Strata, line_at_zero, normal_interval
 
 POINTS = 6  # sizes, evenly spaced in 1/N
 SUBSETS = 8  # random subsets of each size
@@ -30,13 +30,16 @@ class Extrapolation(NamedTuple):
     fit_error: float
 
 
-def frechet_infinity(*, real: Array, generated: Array, rng: np.random.Generator) -> Extrapolation:
+def frechet_infinity(
+    *, real: Array, generated: Array, rng: np.random.Generator, strata: Strata | None = None
+) -> Extrapolation:
     """Squared Fréchet distance at infinite sample size.
 
     Args:
         real: (N, d).
         generated: (M, d).
         rng: which subsets are drawn.
+        strata: groups of the real images whose shares no subset changes, as in `bootstrap_distances`.
 
     Raises:
         ValueError: if N or M is too small to fit a line, see `reach`.
@@ -48,11 +51,11 @@ def frechet_infinity(*, real: Array, generated: Array, rng: np.random.Generator)
         )
     inverse = np.linspace(1, widest, POINTS)
     distances = [frechet_distance(real=real, generated=generated)]
+    strata, plain = strata or Strata.of(np.zeros(len(real))), Strata.of(np.zeros(len(generated)))
     for shrink in inverse[1:]:
         found = []
         for _ in range(SUBSETS):
-            chosen = rng.permutation(len(real))[: round(len(real) / shrink)]
-            drawn = rng.permutation(len(generated))[: round(len(generated) / shrink)]
+            chosen, drawn = strata.subset(shrink, rng), plain.subset(shrink, rng)
             found.append(frechet_distance(real=real[chosen], generated=generated[drawn]))
         distances.append(float(np.mean(found)))
     return Extrapolation(*line_at_zero(inverse, distances))
@@ -94,7 +97,7 @@ class FrechetInfinity:
         """One number; it may be slightly negative, as an unbiased estimate of 0 must."""
         real, generated = features.of_test(subject).values, features.of_samples(subject).values
         rng = features.generator(subject, "frechet infinity")
-        value, fit_error = frechet_infinity(real=real, generated=generated, rng=rng)
+        value, fit_error = frechet_infinity(real=real, generated=generated, rng=rng, strata=features.strata(subject))
         sampling_error = float(bootstrap_of(subject, self.replicates).std(ddof=1))
         low, high = normal_interval(value, math.hypot(fit_error, sampling_error))
         return (

@@ -79,7 +79,8 @@ class InceptionExtractor:
         """Features (N, 2048) and logits (N, 1008) of uint8 images (N, 1 or 3, H, W)."""
         values, logits = np.empty((len(images), 2048)), np.empty((len(images), 1008))
         first = 0
-        with torch.no_grad():
+        # a GPU would else convolve in TF32, whose 10 bits of mantissa move the features by 1e-3
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             for x in torch.split(images, _BATCH):
                 pooled, scores = self.net(as_rgb(x, levels).to(self.device))
                 rows = slice(first, first + len(x))

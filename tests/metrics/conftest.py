@@ -33,9 +33,7 @@ class PatchExtractor:
         return Features(x[:, :4], 4 * x[:, :10] if self.logits else None)
 
 
-def make_subject(
-    test: int = 120, samples: int = 150, seed: int = 0, side: int = 4, extractor: Any = None
-) -> Subject:
+def make_subject(test: int = 120, samples: int = 150, seed: int = 0, side: int = 4, extractor: Any = None) -> Subject:
     generator = torch.Generator().manual_seed(seed)
 
     def images(n: int) -> Tensor:
@@ -58,4 +56,4 @@ def unclassified() -> PatchExtractor:
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    return np.random.default_rng(7)
+    return np.random.default_rng(2)

@@ -105,9 +105,7 @@ def test_the_scale_has_its_floor_near_one_and_independent_pixels_near_a_hundred(
     assert rising == sorted(rising)
 
 
-def test_a_dropped_class_costs_coverage_and_keeps_precision(
-    digits: Dataset, extractor: ClassifierExtractor
-) -> None:
+def test_a_dropped_class_costs_coverage_and_keeps_precision(digits: Dataset, extractor: ClassifierExtractor) -> None:
     labels = torch.cat([split.labels for split in (digits.train, digits.val) if split.labels is not None])
     real = extractor.extract(digits.test.images, 17).values
     found = []

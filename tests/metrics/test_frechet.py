@@ -15,7 +15,7 @@ from bench.metrics.base import Subject
 from bench.metrics.extractors import PixelExtractor
 from bench.metrics.frechet import Frechet, bootstrap_distances, frechet_distance, frechet_distance_of_moments
 from bench.metrics.frechet_infinity import FrechetInfinity, frechet_infinity
-from bench.stats import normal_interval, reflected_interval
+from bench.stats import Strata, normal_interval, reflected_interval
 
 Array = NDArray[np.float64]
 
@@ -158,6 +158,27 @@ def test_extrapolation_takes_the_bias_out_and_its_interval_covers(rng: np.random
     assert bias > 5 * np.std(plain) / np.sqrt(trials)  # the premise
     assert abs(np.mean(infinite) - truth) < 0.15 * bias
     assert covered >= 0.9 * trials
+
+
+def test_a_stratified_reference_is_resampled_as_it_was_drawn(rng: np.random.Generator) -> None:
+    # ten far classes: their chance shares are most of the bias, and a stratified reference has none of it
+    centres = 10 * rng.normal(size=(10, 8))
+    labels = np.repeat(np.arange(10), 20)
+    plain, stratified, biases = [], [], []
+    infinite: list[float] = []
+    for _ in range(25):
+        real = centres[labels] + rng.normal(size=(200, 8))
+        generated = centres[rng.integers(10, size=600)] + rng.normal(size=(600, 8))
+        value = frechet_distance(real=real, generated=generated)
+        biases.append(value)  # the truth is 0
+        pair = {"real": real, "generated": generated}
+        plain.append(bootstrap_distances(**pair, replicates=40, rng=rng).mean() - value)
+        strata = Strata.of(labels)
+        stratified.append(bootstrap_distances(**pair, replicates=40, rng=rng, strata=strata).mean() - value)
+        infinite.append(frechet_infinity(**pair, rng=rng, strata=strata).value)
+    assert np.mean(stratified) == pytest.approx(np.mean(biases), rel=0.25)
+    assert np.mean(plain) > 2 * np.mean(biases)
+    assert abs(np.mean(infinite)) < 3 * np.std(infinite) / np.sqrt(len(infinite))
 
 
 def test_extrapolation_of_few_images_is_refused(rng: np.random.Generator) -> None:

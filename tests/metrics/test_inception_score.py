@@ -71,7 +71,7 @@ def test_the_reflected_interval_covers_the_score_of_infinitely_many_images(rng: 
     truth = np.log(inception_score(probabilities=kinds))
     covered = 0
     for _ in range(200):
-        rows = kinds[rng.integers(300, size=200)]
+        rows = kinds[rng.integers(300, size=1437)]
         scores = bootstrap_scores(probabilities=rows, replicates=200, rng=rng)
         low, high = reflected_interval(np.log(inception_score(probabilities=rows)), np.log(scores), floor=0)
         covered += low <= truth <= high

@@ -118,9 +118,7 @@ def test_blocks_change_nothing(pair: tuple[Array, Array]) -> None:
 def test_equal_distributions_have_the_expected_coverage_and_density_one(
     n: int, m: int, k: int, rng: np.random.Generator
 ) -> None:
-    found = [
-        density_coverage(real=rng.normal(size=(n, 3)), generated=rng.normal(size=(m, 3)), k=k) for _ in range(400)
-    ]
+    found = [density_coverage(real=rng.normal(size=(n, 3)), generated=rng.normal(size=(m, 3)), k=k) for _ in range(400)]
     mean, error = np.mean(found, 0), np.std(found, 0) / np.sqrt(len(found))
     if n == m:
         paper = 1 - np.prod([(n - i) / (2 * n - i) for i in range(1, k + 1)])  # Naeem et al. 2020, eq. 9

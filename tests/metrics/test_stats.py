@@ -10,6 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from bench.stats import (
+    Strata,
     line_at_zero,
     mean_over_images,
     mean_over_seeds,
@@ -73,6 +74,23 @@ def test_resamples_draw_n_of_n(rng: np.random.Generator) -> None:
     assert (counts.sum(1) == 50).all()
     missed = (counts == 0).mean()
     assert missed == pytest.approx((1 - 1 / 50) ** 50, abs=0.01)
+
+
+def test_strata_keep_their_shares(rng: np.random.Generator) -> None:
+    labels = np.array([2, 0, 1, 2, 2, 0, 7, 2, 2, 0] * 6)
+    groups = Strata.of(labels)
+    drawn = [groups.resample(rng) for _ in range(300)]
+    assert all((np.sort(labels[index]) == np.sort(labels)).all() for index in drawn)
+    missed = 1 - np.mean([len(np.unique(index[labels[index] == 2])) for index in drawn]) / 30
+    assert missed == pytest.approx((1 - 1 / 30) ** 30, abs=0.02)
+    subset = groups.subset(2, rng)
+    assert len(np.unique(subset)) == len(subset) == 30
+    assert (np.bincount(labels[subset]) * 2 == np.bincount(labels)).all()
+
+
+def test_one_stratum_is_plain_resampling() -> None:
+    plain = Strata.of(np.zeros(20)).resample(np.random.default_rng(0))
+    assert (plain == np.random.default_rng(0).integers(20, size=20)).all()
 
 
 def test_the_intercept_and_its_error_are_scipys(rng: np.random.Generator) -> None:
