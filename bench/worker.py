@@ -208,7 +208,8 @@ class _Cell:
     ) -> Record:
         job = self.job
         spent = (datetime.now(UTC) - self.began).total_seconds()
-        origin = {**provenance.collect(job.setup.device), "cell_s": round(spent, 2), **about}
+        threads = 1 if job.cell.draw is None else job.setup.threads
+        origin = {**provenance.collect(job.setup.device), "threads": threads, "cell_s": round(spent, 2), **about}
         for m in measured:
             if not torch.isfinite(torch.tensor(m.value)):
                 raise DivergedError(f"{m.metric} is {m.value}; nothing is made up in its place")

@@ -112,3 +112,34 @@ def test_nothing_is_unpickled_and_there_is_no_hasattr_on_models() -> None:
 def test_every_module_says_what_it_is() -> None:
     for path in FILES:
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_readme_shows_the_table_of_the_committed_records() -> None:
+    from bench.report.readme import BEGIN, END, with_table
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.split(BEGIN)[1].split(END)[0]
+    assert shown.count("\n|") > 5, "the premise: there is a table"
+    assert with_table(text, ROOT / "results" / "reference") == text
+
+
+def test_the_model_of_the_readme_works() -> None:
+    """The file that README shows to newcomers is run as they would run it."""
+    import torch
+
+    from baselines import trainer
+    from baselines.contract import Draw, Noise
+    from baselines.types import ImageShape
+
+    code = (ROOT / "README.md").read_text(encoding="utf-8").split("Add a model in one file")[1]
+    code = code.split("```python\n")[1].split("```")[0]
+    names: dict[str, object] = {"__name__": "readme_model"}
+    sys.modules["readme_model"] = type(sys)("readme_model")
+    exec(compile(code, "README.md", "exec"), names)
+    model = trainer.build(names["MODEL"], ImageShape(1, 3, 3, 4), names["Config"](), 0)  # type: ignore
+    with torch.no_grad():
+        images = model.sample(5, Draw(), Noise(0))
+        nats = model.nats(images, "exact", Noise(0)).total  # type: ignore
+    assert images.shape == (5, 1, 3, 3)
+    torch.testing.assert_close(nats, torch.full((5,), 9 * torch.log(torch.tensor(4.0)).item()))
+    assert len(model.phases()) == 1  # type: ignore

@@ -190,7 +190,7 @@ def _headline(records: Sequence[Record], sheets: Iterable[Sheet]) -> list[str]:
     told = []
     devices = _commonest(f.get("cpu") if f.get("device", "cpu") == "cpu" else f.get("device") for f in fields)
     if devices:
-        threads = _commonest(f.get("threads") for f in fields)
+        threads = _commonest(flat(dict(r.provenance)).get("threads") for r in records if r.cell.draw is not None)
         of_threads = f", {threads[0]} thread{'s' if threads[0] != '1' else ''}" if threads else ""
         more = f" and {len(devices) - 1} other devices" if len(devices) > 1 else ""
         told.append(f"Measured on {devices[0]}{of_threads}{more}.")
