@@ -88,7 +88,10 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
         self.config = config
         self.training_config = config.training
         self.head = head_for(shape.levels, config.likelihood)
-        size, maps = (shape.height, shape.width), shape.channels * parameters_per_pixel(self.head, shape.levels)
+        size, maps = (
+            (shape.height, shape.width),
+            shape.channels * parameters_per_pixel(self.head, shape.levels),
+        )
         sizes = (config.width, config.widest, config.blocks, config.dropout)
         self.encoder = image_to_vector(size, shape.channels, 2 * config.latent, *sizes)
         self.decoder = vector_to_image(size, config.latent, maps, *sizes)
@@ -97,7 +100,7 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation (B, latent) each of q(z|x), of uint8 x."""
-        mean, log_std = self.encoder(to_signed(x, self.shape.levels)).chunk(2, 1)
+        mean, log_std = self.encoder(to_signed(x, self.shape.levels).to(self._dtype)).chunk(2, 1)
         return mean, log_std.clamp(-7, 3)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
@@ -106,7 +109,12 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
 
     def _pixels(self, z: Tensor) -> Tensor:
         """The parameters of each pixel's distribution, (B, P, C, H, W)."""
-        return self.decoder(z).unflatten(1, (-1, self.shape.channels))
+        pixels: Tensor = self.decoder(z.to(self._dtype))
+        return pixels.view(len(z), -1, *self.shape.chw)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.decoder.parameters()).dtype
 
     # Training and likelihood
 
@@ -128,8 +136,9 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
 
     def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
         """`elbo`: one sample of z and the KL in closed form; `iwae_k64`: 64 samples, no parts."""
-        samples = 1 if name == "elbo" else IMPORTANCE_SAMPLES
-        return self.elbo(x, noise) if samples == 1 else Nats(-self.importance_bound(x, samples, noise))
+        if name == "elbo":
+            return self.elbo(x, noise)
+        return Nats(-self.importance_bound(x, IMPORTANCE_SAMPLES, noise))
 
     def elbo(self, x: Tensor, noise: Noise) -> Nats:
         """-ELBO (B,), one sample of z."""

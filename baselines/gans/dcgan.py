@@ -6,7 +6,6 @@ The objective is that of Goodfellow et al. 2014 (arXiv:1406.2661): the discrimin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -106,7 +105,11 @@ class Dcgan(GenerativeModel, Trains):
 def discriminator_loss(real: Tensor, fake: Tensor) -> Losses:
     """-E log D(x) - E log(1 - D(G(z))) from D's logits on real and generated images, (B,) each."""
     on_real, on_fake = F.softplus(-real).mean(), F.softplus(fake).mean()
-    parts = {"real": on_real, "fake": on_fake, "accuracy": ((real > 0).float().mean() + (fake < 0).float().mean()) / 2}
+    parts = {
+        "real": on_real,
+        "fake": on_fake,
+        "accuracy": ((real > 0).float().mean() + (fake < 0).float().mean()) / 2,
+    }
     return Losses(on_real + on_fake, parts)
 
 

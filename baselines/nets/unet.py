@@ -46,16 +46,18 @@ class UNet(nn.Module):
         self.time = _TimeEmbedding(2 * widths[0], time_width)
         self.stem = nn.Conv2d(channels_in, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.shrink, self.grow, self.merge = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         for fine, coarse in zip(widths[:-1], widths[1:], strict=True):
             self.down.append(_Stage(fine, blocks, time_width, dropout))
             self.up.append(_Stage(fine, blocks, time_width, dropout))
             self.shrink.append(nn.Conv2d(fine, coarse, 2, stride=2))
             self.grow.append(nn.Conv2d(coarse, fine, 1))
-            self.merge.append(nn.Conv2d(2 * fine, fine, 1))
         self.middle = _Stage(widths[-1], 2 * blocks, time_width, dropout, attention)
         self.norm = nn.GroupNorm(1, widths[0])
-        self.head = _zeroed(nn.Conv2d(widths[0], channels_out, 3, padding=1))
+        self.head = _zeroed(nn.Conv2d(widths[0], channels_out, 1))
+        self.gain = nn.Linear(time_width, 2)
+        nn.init.zeros_(self.gain.weight)
+        nn.init.zeros_(self.gain.bias)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B, channels_in, H, W) and times t (B,), or (1,) for one time that all share, to (B, channels_out, H, W).
@@ -67,17 +69,18 @@ class UNet(nn.Module):
         if any(pad):
             x = F.pad(x, (0, pad[0], 0, pad[1]))
         time = self.time(t)
-        h = self.stem(x.contiguous(memory_format=torch.channels_last))
+        h = self.stem(x).contiguous(memory_format=torch.channels_last)
         skips = []
         for stage, shrink in zip(self.down, self.shrink, strict=True):
             h = stage(h, time)
             skips.append(h)
             h = shrink(h)
         h = self.middle(h, time)
-        for stage, grow, merge in reversed(list(zip(self.up, self.grow, self.merge, strict=True))):
-            h = F.interpolate(grow(h), scale_factor=2.0, mode="nearest")
-            h = stage(merge(torch.cat([skips.pop(), h], 1)), time)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+        for stage, grow in reversed(list(zip(self.up, self.grow, strict=True))):
+            h = stage(F.interpolate(grow(h), scale_factor=2.0, mode="nearest").add_(skips.pop()), time)
+        out: Tensor = self.head(_silu(self.norm(h)))
+        g = self.gain(time)[:, :, None, None]
+        out = torch.addcmul(out * (1 + g[:, 1:]), x, g[:, :1])
         return out[:, :, :height, :width].contiguous()
 
 
@@ -109,7 +112,7 @@ class _ResidualBlock(nn.Module):
         self.dropout = dropout
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        inner = self.conv1(F.silu(self.norm1(h)))
+        inner = self.conv1(_silu(self.norm1(h)))
         scale, shift = self.film(time).chunk(2, 1)
         norm = self.norm2
         if len(time) == 1:
@@ -117,10 +120,10 @@ class _ResidualBlock(nn.Module):
             inner = F.group_norm(inner, norm.num_groups, weight, norm.bias * (1 + scale[0]) + shift[0], norm.eps)
         else:
             inner = torch.addcmul(shift[:, :, None, None], norm(inner), 1 + scale[:, :, None, None])
-        inner = F.silu(inner)
+        inner = _silu(inner)
         if self.dropout > 0:
             inner = F.dropout(inner, self.dropout, self.training)
-        return h + self.conv2(inner)
+        return self.conv2(inner).add_(h)
 
 
 class _Attention(nn.Module):
@@ -154,6 +157,11 @@ class _TimeEmbedding(nn.Module):
         angles = t[:, None] * self.frequencies
         out: Tensor = self.layers(torch.cat([angles.sin(), angles.cos()], 1))
         return out
+
+
+def _silu(x: Tensor) -> Tensor:
+    """x must be a tensor that nobody else holds; without gradients its memory is used again."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:

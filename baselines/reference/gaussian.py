@@ -66,8 +66,8 @@ class Gaussian(GenerativeModel, Fits, HasDensity):
 
 def gaussian_log_density(centred: Tensor, factor: Tensor) -> Tensor:
     """log N(centred; 0, factor factor^T) in nats (B,), of centred (B, D) and lower triangular factor (D, D)."""
-    white = torch.linalg.solve_triangular(factor, centred.T, upper=False)
-    log_det = factor.diagonal().log().sum()
+    white: Tensor = torch.linalg.solve_triangular(factor, centred.T, upper=False)
+    log_det: Tensor = factor.diagonal().log().sum()
     return -0.5 * (white**2).sum(0) - log_det - 0.5 * len(factor) * math.log(2 * math.pi)
 
 

@@ -23,21 +23,22 @@ from baselines.errors import UserError
 
 @dataclass(frozen=True)
 class Config:
-    """Size of the mixture; the defaults fit a thousand images and sixty thousand in half a minute."""
+    """Size of the mixture; the defaults serve a thousand images and sixty thousand."""
 
-    components: int = 100  # no more than there are images to fit
+    components: int = 100  # at most
+    images_per_component: int = 64  # at least: a covariance of `directions` rows needs as many to have full rank
     covariance: Literal["full", "tied", "diag", "spherical"] = "full"
-    ridge: float = 0.3  # variance added in every direction, in squared levels
+    ridge: float = 0.5  # variance added in every direction, in squared levels
     directions: int = 64  # principal components that the mixture sees
     most_images: int = 20_000  # a random subset of so many is fitted
     most_iterations: int = 50  # of expectation-maximisation
 
     def __post_init__(self) -> None:
-        if min(self.components, self.directions, self.most_images, self.most_iterations) < 1 or not self.ridge > 0:
-            raise UserError(
-                "gmm: expected components, directions, most_images and most_iterations of at least 1 and a positive "
-                f"ridge, got {self!r}"
-            )
+        for name in ("components", "images_per_component", "directions", "most_images", "most_iterations"):
+            if getattr(self, name) < 1:
+                raise UserError(f"gmm.{name}: expected at least 1, got {getattr(self, name)}")
+        if not self.ridge > 0:
+            raise UserError(f"gmm.ridge: expected a positive number, got {self.ridge}")
 
 
 class Gmm(GenerativeModel, Fits, HasDensity):
@@ -82,7 +83,7 @@ class Gmm(GenerativeModel, Fits, HasDensity):
         from sklearn.exceptions import ConvergenceWarning  # a second to import, which only a fit need pay
         from sklearn.mixture import GaussianMixture
 
-        fewer = min(self.config.components, len(t))
+        fewer = max(1, min(self.config.components, len(t) // self.config.images_per_component))
         mixture = GaussianMixture(
             fewer,
             covariance_type=self.config.covariance,
@@ -94,7 +95,7 @@ class Gmm(GenerativeModel, Fits, HasDensity):
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture.fit(t.numpy())
         covariances = _full(torch.as_tensor(mixture.covariances_), self.config.covariance, fewer, t.shape[1])
-        self.weights.zero_()  # components beyond the number of images have no weight
+        self.weights.zero_()  # components for which there are too few images have no weight
         self.weights[:fewer] = torch.as_tensor(mixture.weights_)
         self.means[:fewer] = torch.as_tensor(mixture.means_)
         self.factors[:fewer] = torch.linalg.cholesky(covariances)
@@ -132,7 +133,8 @@ class Gmm(GenerativeModel, Fits, HasDensity):
 
 def _log_normal(white: Tensor, factor: Tensor) -> Tensor:
     """log density (B,) of a Gaussian whose whitened deviations are the columns of white (P, B)."""
-    return -0.5 * (white**2).sum(0) - factor.diagonal().log().sum() - 0.5 * len(white) * math.log(2 * math.pi)
+    log_det: Tensor = factor.diagonal().log().sum()
+    return -0.5 * (white**2).sum(0) - log_det - 0.5 * len(white) * math.log(2 * math.pi)
 
 
 def _full(covariances: Tensor, kind: str, components: int, dims: int) -> Tensor:

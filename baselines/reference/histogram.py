@@ -6,6 +6,7 @@ for all pixels, chosen where the left-out likelihood of each training image, giv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,7 +15,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.contract import Draw, Fits, GenerativeModel, Given, HasLikelihood, ImageShape, Model, Nats, Noise
+from baselines.contract import (
+    Draw,
+    Fits,
+    GenerativeModel,
+    Given,
+    HasLikelihood,
+    ImageShape,
+    Model,
+    Nats,
+    Noise,
+)
 from baselines.errors import UserError
 from baselines.types import Kind
 
@@ -63,14 +74,14 @@ class Histogram(GenerativeModel, Fits, HasLikelihood):
         if draw.sampler not in self.samplers:
             raise UserError(f"histogram: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
         below = self.probability.cumsum(-1)[..., :-1].contiguous()  # P(level <= 0), ..., P(level <= levels - 2)
-        u = noise.uniform("pixels", n, self.shape.chw).to(below.dtype)
-        return torch.searchsorted(below, u.movedim(0, -1).contiguous(), right=True).movedim(-1, 0).to(torch.uint8)
+        u = noise.uniform("pixels", n, self.shape.chw).to(below.dtype).movedim(0, -1).contiguous()
+        return torch.searchsorted(below, u, right=True).movedim(-1, 0).to(torch.uint8)
 
 
 def level_counts(images: Tensor, levels: int) -> Tensor:
     """How often each pixel takes each level: float64 (C, H, W, levels) of uint8 (N, C, H, W)."""
     counts = torch.zeros(*images.shape[1:], levels, dtype=torch.float64, device=images.device)
-    for chunk in images.split(256):
+    for chunk in torch.split(images, 256):
         counts += F.one_hot(chunk.long(), levels).sum(0)
     return counts
 
@@ -84,12 +95,8 @@ def left_out_log_likelihood(counts: Tensor, smoothing: float) -> float:
 
 def best_smoothing(counts: Tensor) -> float:
     """The candidate with the largest left-out likelihood."""
-    candidates = torch.logspace(_log10(_SMALLEST), _log10(_LARGEST), _GRID, dtype=torch.float64).tolist()
+    candidates = torch.logspace(math.log10(_SMALLEST), math.log10(_LARGEST), _GRID, dtype=torch.float64).tolist()
     return max(candidates, key=lambda smoothing: left_out_log_likelihood(counts, smoothing))
-
-
-def _log10(value: float) -> float:
-    return float(torch.tensor(value, dtype=torch.float64).log10())
 
 
 MODEL = Model("Independent pixels", "Laplace 1814, Essai philosophique sur les probabilités", Config, Histogram)

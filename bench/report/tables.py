@@ -117,7 +117,8 @@ _INTRO = (
     "Mean over seeds, with its interval below. The first row is the floor (real development images against the test "
     "split), the last the ceiling (independent pixels); both stand in the heads too. ⚑ names the reference models that "
     "a deep model does not beat. A raised letter marks a score whose protocol differs from most of its column: do not "
-    "rank it with the others. The best of a column is bold, likelihoods within their kind only."
+    "rank it with the others. The best of a column is bold, likelihoods within their kind only. A single seed's FD "
+    "has a reflected bootstrap interval: it allows for the upward bias of few samples and may lie below the score."
 )
 
 
