@@ -48,10 +48,9 @@ class Config:
     training: Training = Training(batch_size=64, ema_decay=0.995)
 
     def __post_init__(self) -> None:
-        if min(self.latent, self.width, self.widest) < 1:
-            raise UserError(
-                f"dcgan: expected latent, width and widest of at least 1, got {self.latent}, {self.width}, {self.widest}"
-            )
+        for name in ("latent", "width", "widest"):
+            if getattr(self, name) < 1:
+                raise UserError(f"dcgan.{name}: expected at least 1, got {getattr(self, name)}")
 
 
 class Dcgan(GenerativeModel, Trains):

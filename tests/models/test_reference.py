@@ -75,9 +75,7 @@ def test_the_left_out_likelihood_is_that_of_refitting_without_each_image_and_is_
         bounds=(-6, 6),
         method="bounded",
     )
-    assert histogram.best_smoothing(counts) == pytest.approx(np.exp(exact.x), rel=0.15), (
-        "within half a step of the grid"
-    )
+    assert histogram.best_smoothing(counts) == pytest.approx(np.exp(exact.x), rel=0.15)  # half a step of the grid
 
 
 # One Gaussian
