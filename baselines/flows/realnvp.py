@@ -3,8 +3,8 @@
 Logit preprocessing (sec. 4.1); per scale three checkerboard couplings, squeeze, three channel-wise couplings, half
 of the channels factored out; four checkerboard couplings at the last scale (sec. 3.6); residual networks for s and
 t. Departures for small data: no batch norm (its statistics leak between images) and no weight norm, but one
-elementwise layer that standardises the first batch; a learned bias for each position in the networks, dropout, and
-averaged weights.
+elementwise layer that standardises the first batch; a learned bias for each position in the networks, dropout of whole
+features, and averaged weights.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ from baselines.nets.couplings import (
 class Config:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    scales: int = 2  # at most: a scale with an odd side cannot be squeezed and is the last
+    scales: int = 3  # at most: a scale with an odd side cannot be squeezed and is the last
     couplings: int = 3  # with checkerboard masks, and as many with channel masks, at every scale but the last
     last_couplings: int = 4  # with checkerboard masks, at the last scale
     width: int = 32  # features of the networks for s and t
     blocks: int = 1  # residual blocks of each
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
-    dropout: float = 0.2  # inside the residual blocks
+    dropout: float = 0.05  # of features, in each block and before the last layer of each network
     lr: float = 4e-3
     training: Training = Training(batch_size=64)
 
@@ -145,7 +145,7 @@ class ScaleAndShift(nn.Module):
         self.first = nn.Conv2d(channels, features, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(features, height, width))
         self.blocks = nn.ModuleList(Block(features, config.dropout) for _ in range(config.blocks))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout2d(config.dropout)
         self.last = nn.Conv2d(features, 2 * channels, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
@@ -165,7 +165,7 @@ class Block(nn.Module):
     def __init__(self, features: int, dropout: float) -> None:
         super().__init__()
         self.first = nn.Conv2d(features, features, 3, padding=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout2d(dropout)
         self.second = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, h: Tensor) -> Tensor:

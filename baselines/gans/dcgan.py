@@ -28,7 +28,7 @@ from baselines.contract import (
     Training,
     Trains,
 )
-from baselines.data.likelihood import dequantise, quantise
+from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
 from baselines.nets.conv import double, halve, halvings
 
@@ -38,14 +38,14 @@ class Config:
     """Sizes and learning rates; the defaults are tuned for 8x8 digits."""
 
     latent: int = 64  # dimensions of z
-    width: int = 64  # channels next to the image; they double with every halving
+    width: int = 32  # channels next to the image; they double with every halving
     widest: int = 512  # the most channels of any layer
     slope: float = 0.2  # of LeakyReLU in D
     lr_generator: float = 1e-3
     lr_discriminator: float = 1e-3
     beta1: float = 0.5  # of Adam
-    decay: str = "linear"  # of both learning rates over the budget
-    training: Training = Training(batch_size=64, ema_decay=0.995)
+    decay: str = "constant"  # of both learning rates over the budget
+    training: Training = Training(batch_size=64, ema_decay=0.998)
 
     def __post_init__(self) -> None:
         for name in ("latent", "width", "widest"):
@@ -80,25 +80,46 @@ class Dcgan(GenerativeModel, Trains):
 
     def discriminator_loss(self, batch: Batch, context: Context) -> Losses:
         """-E log D(x) - E log(1 - D(G(z)))."""
-        n = len(batch.images)
-        u = context.uniform(*batch.images.shape)
-        # A real pixel is spread over its level's bin: else D tells real from false by the grid of levels alone
-        real = self.discriminator(2 * dequantise(batch.images, self.shape.levels, u) - 1)
         with torch.no_grad():
-            images = self.generator(context.normal(n, self.config.latent))
-        return discriminator_loss(real, self.discriminator(images))
+            images = self.generator(context.normal(len(batch.images), self.config.latent))
+        # Real and generated images go in apart, as in the authors' code: batch norm then hides from D what all images
+        # of a batch have in common, without which it wins at once
+        real = self.discriminator(self._blur(to_signed(batch.images, self.shape.levels), context))
+        return discriminator_loss(real, self.discriminator(self._blur(images, context)))
 
     def generator_loss(self, batch: Batch, context: Context) -> Losses:
         """-E log D(G(z))."""
         images = self.generator(context.normal(len(batch.images), self.config.latent))
-        return generator_loss(self.discriminator(images))
+        return generator_loss(self.discriminator(self._blur(images, context)))
+
+    def _blur(self, images: Tensor, context: Context) -> Tensor:
+        """Half a level of uniform noise either way: else the grid of levels alone tells real from generated images."""
+        return images + (2 * context.uniform(*images.shape) - 1) / (self.shape.levels - 1)
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """G(z) with batch norm's running statistics, in the level whose bin holds each pixel."""
+        """G(z) with batch norm's running statistics, rounded to levels."""
         if draw.sampler not in self.samplers:
             raise UserError(f"dcgan: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
-        images = self.generator(noise.normal("z", n, (self.config.latent,)))
-        return quantise((images + 1) / 2, self.shape.levels)
+        return from_signed(self.generator(noise.normal("z", n, (self.config.latent,))), self.shape.levels)
+
+
+class SlowBatchNorm(nn.BatchNorm2d):
+    """Batch norm whose running statistics look back as far as the moving average of the weights does.
+
+    The statistics that fit averaged weights are averages too; those of torch's usual momentum of 0.1 belong to the
+    last weights. It starts as fast as that average: with weight 9 / (9 + batches seen), down to `slowest`.
+    """
+
+    def __init__(self, channels: int, slowest: float) -> None:
+        super().__init__(channels)
+        self.slowest = slowest
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same."""
+        if self.training:
+            assert self.num_batches_tracked is not None
+            self.momentum = max(self.slowest, 9 / (9 + int(self.num_batches_tracked)))
+        return super().forward(x)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Losses:
@@ -121,9 +142,10 @@ def generator(shape: ImageShape, config: Config) -> nn.Sequential:
     """z (B, latent) to images (B, C, H, W) in (-1, 1): transposed convolutions, batch norm, ReLU; tanh at the end."""
     sizes, widths = _plan(shape, config)
     first = nn.ConvTranspose2d(config.latent, widths[-1], sizes[-1], bias=False)
+    slowest = min(1 - config.training.ema_decay, 0.1)
     layers: list[nn.Module] = [nn.Unflatten(1, (config.latent, 1, 1)), first]
     for stage in range(len(sizes) - 2, -1, -1):
-        layers += [nn.BatchNorm2d(widths[stage + 1]), nn.ReLU()]
+        layers += [SlowBatchNorm(widths[stage + 1], slowest), nn.ReLU()]
         out = widths[stage] if stage else shape.channels
         layers += [double(widths[stage + 1], out, sizes[stage], bias=stage == 0)]
     return nn.Sequential(*layers, nn.Tanh())
@@ -142,8 +164,8 @@ def discriminator(shape: ImageShape, config: Config) -> nn.Sequential:
 
 
 def _plan(shape: ImageShape, config: Config) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """Sizes from the image down to about 4x4, by two halvings at least; channels of each (the image's unused)."""
-    sizes = halvings((shape.height, shape.width), smallest=4, fewest=2)
+    """Sizes from the image down to 4x4 or less, by three halvings at least; channels of each (the image's unused)."""
+    sizes = halvings((shape.height, shape.width), smallest=4, fewest=3)
     widths = tuple(min(config.width * 2 ** max(stage - 1, 0), config.widest) for stage in range(len(sizes)))
     return sizes, widths
 

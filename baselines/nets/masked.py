@@ -96,3 +96,17 @@ class MaskedConv2d(nn.Module):
         elif self.reach:
             x = F.pad(x, (self.reach, self.reach, self.reach, 0))
         return F.conv2d(x, self.weight * self.mask, self.bias)
+
+
+class PositionBias(nn.Module):
+    """Adds a learned number for every feature and place, 0 at first: convolutions alone see only the borders."""
+
+    def __init__(self, features: int, height: int, width: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(features, height, width))
+
+    def forward(self, h: Tensor, cache: RasterCache | None = None) -> Tensor:
+        """(B, features, H, W) to the same; with a cache, its pixel (B, features, 1, 1)."""
+        if cache is None:
+            return h + self.bias
+        return h + self.bias[:, cache.row, cache.column, None, None]

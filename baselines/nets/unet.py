@@ -123,7 +123,8 @@ class _ResidualBlock(nn.Module):
         inner = _silu(inner)
         if self.dropout > 0:
             inner = F.dropout(inner, self.dropout, self.training)
-        return self.conv2(inner).add_(h)
+        out: Tensor = self.conv2(inner).add_(h)
+        return out
 
 
 class _Attention(nn.Module):
@@ -139,7 +140,8 @@ class _Attention(nn.Module):
         tokens = self.query_key_value(self.norm(h)).flatten(2).transpose(1, 2).unsqueeze(1)
         query, key, value = tokens.chunk(3, -1)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return h + self.out(mixed.squeeze(1).transpose(1, 2).reshape(h.shape))
+        out: Tensor = h + self.out(mixed.squeeze(1).transpose(1, 2).reshape(h.shape))
+        return out
 
 
 class _TimeEmbedding(nn.Module):
