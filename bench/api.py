@@ -161,6 +161,7 @@ def _prepare(options: Options) -> _Prepared:
         batch=measure.batch,
         threads=measure.threads,
         latency_s=measure.latency_s,
+        timed_seeds=measure.timed_seeds,
         side_by_side=slots,
         time_limit_s=content.time_limit_s,
     )

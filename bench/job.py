@@ -22,6 +22,7 @@ class Setup:
     batch: int = 500
     threads: int = 1
     latency_s: float = 1.0
+    timed_seeds: int | None = None
     side_by_side: int = 1  # trainings at a time
     time_limit_s: float = 3600.0
 
@@ -36,6 +37,7 @@ class Job:
     samples: int  # N
     setup: Setup
     metric_keys: Mapping[str, str]  # metric family -> its code and inputs, as they are now
+    timed: bool = True  # whether the sampler is timed, which needs the machine for itself
     times_likelihood: bool = False  # whether this draw's quiet minute also times the likelihood, once a training
 
     @property

@@ -34,6 +34,7 @@ class Measure(_Strict):
     samples: int | None = Field(default=None, ge=1)  # N of every cell, for the bias of FD hangs on it; None: SAMPLES
     batch: int = Field(default=500, ge=1)  # the large batch of sampling
     threads: int = Field(default=1, ge=1)  # while sampling is timed; training uses one a process
+    timed_seeds: int | None = Field(default=None, ge=1)  # speed with the first so many seeds alone; None: with all
     latency_s: float = Field(default=1.0, gt=0)  # time given to the batch-1 latency of a draw
     extractor: str | None = None  # None: the data set's own
 

@@ -53,7 +53,14 @@ def plan(wanted: Sequence[Wanted], setup: Setup) -> list[Training]:
     Raises:
         UserError: for an unknown model, data set, sampler or config key, or unusable data.
     """
-    return [_training(item, setup) for item in wanted if not _repeats_an_endpoint(item, wanted)]
+    kept = [item for item in wanted if not _repeats_an_endpoint(item, wanted)]
+    return [_training(item, setup, _is_timed(item, kept, setup)) for item in kept]
+
+
+def _is_timed(item: Wanted, wanted: Sequence[Wanted], setup: Setup) -> bool:
+    """Speed does not hang on the weights: a matrix may time the first seeds alone."""
+    mine = [other.seed for other in wanted if (other.model, other.dataset) == (item.model, item.dataset)]
+    return setup.timed_seeds is None or mine.index(item.seed) < setup.timed_seeds
 
 
 def _repeats_an_endpoint(item: Wanted, wanted: Sequence[Wanted]) -> bool:
@@ -64,7 +71,7 @@ def _repeats_an_endpoint(item: Wanted, wanted: Sequence[Wanted]) -> bool:
     return item is not first
 
 
-def _training(wanted: Wanted, setup: Setup) -> Training:
+def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
     entry = registry.load(wanted.model)
     dataset, fingerprint = open_dataset(wanted.dataset, setup.data_dir)
     config = config_values(build_config(entry.model.config, wanted.config, wanted.model))
@@ -75,7 +82,9 @@ def _training(wanted: Wanted, setup: Setup) -> Training:
     )
     samples = setup.samples or min(SAMPLES, len(dataset.development))
     families = family_keys(dataset, setup)
-    measure = {"samples": samples, "batch": setup.batch, "threads": setup.threads, "latency_s": setup.latency_s}
+    measure: dict[str, float] = {"samples": samples, "batch": setup.batch}
+    if timed:
+        measure |= {"threads": setup.threads, "latency_s": setup.latency_s}
     train = Job(cell, keys.cell_key(train_key, None, {}), train_key, samples, setup, families["train"])
     draws = tuple(
         Job(
@@ -85,7 +94,8 @@ def _training(wanted: Wanted, setup: Setup) -> Training:
             samples,
             setup,
             families["draw"],
-            times_likelihood=index == 0,
+            timed,
+            times_likelihood=timed and index == 0,
         )
         for index, draw in enumerate(wanted.draws)
         if _checked(draw, entry, wanted.model)

@@ -92,10 +92,12 @@ def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Con
                 store.append(job.setup.results, record)
                 failed[job.key] = record
                 display.finished(job.cell.label(), "failed, since its training did")
-        for record in _run(ready, 1, records, display):
-            done += record.status == "ok"
-            if record.status != "ok":
-                failed[record.key] = record
+        for timed in (False, True):
+            now = [job for job in ready if job.timed == timed]
+            for record in _run(now, 1 if timed else slots, records, display):
+                done += record.status == "ok"
+                if record.status != "ok":
+                    failed[record.key] = record
     return done, list(failed.values())
 
 

@@ -27,7 +27,7 @@ from bench.job import Job
 from bench.measure.clock import Clock, Effort
 from bench.measure.counters import parameters
 from bench.measure.density import likelihood_speed
-from bench.measure.draw import measure_draw
+from bench.measure.draw import draw_untimed, measure_draw
 from bench.measure.result import Measured, merge
 from bench.measure.workload import Workload
 from bench.metrics.base import Progress, Subject
@@ -132,7 +132,7 @@ class _Cell:
         if kept is not None:
             samples, timed, artifacts = kept
         else:
-            with _threads(setup.threads):
+            with _threads(setup.threads if self.job.timed else 1):
                 samples, timed, artifacts = self._sample()
         subject = self._subject(samples)
         measured, skipped = measure_families("draw", subject)
@@ -149,13 +149,12 @@ class _Cell:
         assert draw is not None
         noise = Noise(derive_seed(self.job.cell.seed, "sample"), device=setup.device)
         workload = Workload(self.model, draw, noise)
-        samples, timed = measure_draw(
-            workload,
-            self.job.samples,
-            setup.batch,
-            latency_effort=Effort(budget_s=setup.latency_s),
-            progress=self.progress,
-        )
+        if self.job.timed:
+            effort = Effort(budget_s=setup.latency_s)
+            n, batch = self.job.samples, setup.batch
+            samples, timed = measure_draw(workload, n, batch, latency_effort=effort, progress=self.progress)
+        else:
+            samples, timed = draw_untimed(workload, self.job.samples, setup.batch, self.progress)
         if self.job.times_likelihood and workload.refusal is None:
             keyed = Noise(derive_seed(self.job.cell.seed, "likelihood"), device=setup.device)
             clock = Clock(workload.device)
@@ -208,7 +207,7 @@ class _Cell:
     ) -> Record:
         job = self.job
         spent = (datetime.now(UTC) - self.began).total_seconds()
-        threads = 1 if job.cell.draw is None else job.setup.threads
+        threads = 1 if job.cell.draw is None or not job.timed else job.setup.threads
         origin = {**provenance.collect(job.setup.device), "threads": threads, "cell_s": round(spent, 2), **about}
         for m in measured:
             if not torch.isfinite(torch.tensor(m.value)):

@@ -17,9 +17,7 @@ from bench.record import Measurement
 
 __all__ = ["capture_calls", "forward_flops", "parameters", "work"]
 
-_COUNTED = (
-    "2 per multiply-add of matrix products, convolutions and attention; element-wise work is not counted"
-)
+_COUNTED = "2 per multiply-add of matrix products, convolutions and attention; element-wise work is not counted"
 
 
 def parameters(model: nn.Module) -> Measured:

@@ -37,9 +37,7 @@ def likelihood_speed(
 
 
 @torch.no_grad()
-def _speed(
-    model: GenerativeModel, x: Tensor, name: str, noise: Noise, clock: Clock, effort: Effort
-) -> Measured:
+def _speed(model: GenerativeModel, x: Tensor, name: str, noise: Noise, clock: Clock, effort: Effort) -> Measured:
     def seconds(size: int) -> float:
         return clock.time(lambda: image_nats(model, x[:size], name, noise))[1].wall_s
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from bench.measure.clock import Clock, Effort
@@ -12,6 +13,8 @@ from bench.measure.result import Measured, merge
 from bench.measure.throughput import EFFORT, draw_samples
 from bench.measure.workload import Workload, observe
 from bench.metrics.base import Progress
+
+UNTIMED = "the matrix times its first seeds alone: speed does not depend on the weights"
 
 
 def measure_draw(
@@ -51,3 +54,15 @@ def measure_draw(
     progress("sampling", batch, n)
     samples, large = draw_samples(workload, n, batch, clock, throughput_effort, drawn, progress)
     return samples, merge((cold, single, counted, memory, large))
+
+
+def draw_untimed(workload: Workload, n: int, batch: int, progress: Progress) -> tuple[Tensor, Measured]:
+    """The same images where the matrix times other seeds alone: work is counted, and every speed is skipped."""
+    _, calls = observe(workload, 1)
+    drawn = []
+    for first in range(0, n, batch):
+        drawn.append(workload.images(min(batch, n - first), first).cpu())
+        progress("sampling", min(first + batch, n), n)
+    counted = work(workload.draw, calls)
+    untimed = ("latency_s", "images_per_s", "limit_ratio", "host_peak_bytes")
+    return torch.cat(drawn), merge((counted, Measured(skipped=dict.fromkeys(untimed, UNTIMED))))

@@ -27,9 +27,7 @@ def cold_call(workload: Workload, clock: Clock) -> Measured:
     _, timing = clock.time(lambda: workload.images(1))
     note = "first call, with all that is built or tuned once"
     protocol = workload.protocol(1)
-    cold = Measurement(
-        "latency_s[cold]", timing.wall_s, "s", "lower", 1, "draw", protocol=protocol, note=note
-    )
+    cold = Measurement("latency_s[cold]", timing.wall_s, "s", "lower", 1, "draw", protocol=protocol, note=note)
     return Measured((cold,))
 
 
@@ -55,9 +53,7 @@ class Limit:
         """`limit_s[name]` and `limit_ratio[name]`: the medians of forward x NFE and of draw / (forward x NFE)."""
         metrics = f"limit_s[{name}]", f"limit_ratio[{name}]"
         if self.calls.unlike is not None or not self.draws_s:
-            return Measured(
-                skipped=dict.fromkeys(metrics, self.calls.unlike or "no draw was timed beside it")
-            )
+            return Measured(skipped=dict.fromkeys(metrics, self.calls.unlike or "no draw was timed beside it"))
         limits_s = [forward_s * self.calls.count for forward_s in self.forwards_s]
         if min(limits_s) <= 0:
             return Measured(skipped=dict.fromkeys(metrics, "a bare forward is below the clock's resolution"))
@@ -118,9 +114,7 @@ def _summary(timings: list[Timing], limit: Limit, protocol: Mapping[str, Any]) -
     else:
         skipped["latency_device_s[p50]"] = "no GPU"
     beside = limit.measured("b1", protocol)
-    return Measured(
-        (*measurements, *beside.measurements), {**skipped, **beside.skipped}, {**raw, **beside.raw}
-    )
+    return Measured((*measurements, *beside.measurements), {**skipped, **beside.skipped}, {**raw, **beside.raw})
 
 
 def _quantile(
@@ -128,6 +122,4 @@ def _quantile(
 ) -> Measurement:
     value, low, high = quantile(values, q)
     notes = "; ".join(filter(None, (note, few(len(values), q))))
-    return Measurement(
-        metric, value, unit, "lower", len(values), "draw", low, high, protocol=protocol, note=notes
-    )
+    return Measurement(metric, value, unit, "lower", len(values), "draw", low, high, protocol=protocol, note=notes)

@@ -150,9 +150,7 @@ def gpu_process_bytes(query: Callable[[], str] = _nvidia_smi, pid: int | None = 
     except (OSError, subprocess.SubprocessError) as error:
         return f"nvidia-smi did not answer ({type(error).__name__})"
     wanted = str(os.getpid() if pid is None else pid)
-    used = [
-        mib.strip() for owner, _, mib in (line.partition(",") for line in lines) if owner.strip() == wanted
-    ]
+    used = [mib.strip() for owner, _, mib in (line.partition(",") for line in lines) if owner.strip() == wanted]
     if not used:
         return "nvidia-smi lists no process of this id (a container hides it)"
     if not all(mib.isdigit() for mib in used):

@@ -17,9 +17,7 @@ class Measured:
 
     measurements: tuple[Measurement, ...] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)  # metric -> reason
-    raw: Mapping[str, list[float]] = field(
-        default_factory=dict
-    )  # readings in the order taken, for an artifact
+    raw: Mapping[str, list[float]] = field(default_factory=dict)  # readings in the order taken, for an artifact
 
     def value(self, metric: str) -> float:
         """The value of the measurement of this name.

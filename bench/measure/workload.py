@@ -40,9 +40,7 @@ class Workload:
     @torch.no_grad()
     def images(self, n: int, first: int = 0) -> Tensor:
         """Images first .. first + n - 1 of this draw, uint8 (n, C, H, W), on the model's device."""
-        return self.model.sample(
-            n, self.draw, self.noise.at(self.noise.first + first), self._conditions(n, first)
-        )
+        return self.model.sample(n, self.draw, self.noise.at(self.noise.first + first), self._conditions(n, first))
 
     def _conditions(self, n: int, first: int) -> Given | None:
         if self.given is None:
@@ -50,9 +48,7 @@ class Workload:
 
         def rows(values: Tensor | None) -> Tensor | None:
             return (
-                None
-                if values is None
-                else values[torch.arange(first, first + n, device=values.device) % len(values)]
+                None if values is None else values[torch.arange(first, first + n, device=values.device) % len(values)]
             )
 
         return Given(rows(self.given.labels), rows(self.given.images))
