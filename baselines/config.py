@@ -107,9 +107,7 @@ def _tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
         return tuple(_checked(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if len(value) != len(args):
         raise UserError(f"{where}: expected {len(args)} items, got {len(value)}: {value!r}")
-    return tuple(
-        _checked(arm, item, f"{where}[{i}]") for i, (arm, item) in enumerate(zip(args, value, strict=True))
-    )
+    return tuple(_checked(arm, item, f"{where}[{i}]") for i, (arm, item) in enumerate(zip(args, value, strict=True)))
 
 
 def _say(hint: Any) -> str:

@@ -174,9 +174,7 @@ class Nats:
     """Negative log-likelihood per image in nats."""
 
     total: Tensor  # (B,)
-    parts: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # (B,) each, summing to total where all are given
+    parts: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each, summing to total where all are given
     maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, C, H, W), where a per-pixel value exists
 
 

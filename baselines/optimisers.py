@@ -22,9 +22,7 @@ def make_optimiser(
     fused = device.type in ("cpu", "cuda")
     if config.name in ("adam", "adamw"):
         kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-        return kind(
-            parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused
-        )
+        return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
     if config.name == "sgd":
         return torch.optim.SGD(
             parameters, lr=config.lr, momentum=config.betas[0], weight_decay=config.weight_decay, fused=fused

@@ -60,9 +60,7 @@ def load(name: str) -> Entry:
     built_in = _built_in()
     if name in built_in:
         module_name = built_in[name]
-        return Entry(
-            name, module_name.split(".")[1], module_name, _declared(importlib.import_module(module_name))
-        )
+        return Entry(name, module_name.split(".")[1], module_name, _declared(importlib.import_module(module_name)))
     module_name = _installed().get(name, name)
     return Entry(name, "external", module_name, _declared(_import_external(module_name, name)))
 

@@ -173,9 +173,7 @@ class Trainer:
             self.counts[name] = self.counts.get(name, 0) + 1
         every = 1 if self.device.type == "cpu" else _CUDA_CHECK_STEPS
         if self.state.step % every == 0 and not math.isfinite(float(self.sums[f"{phase.name}/loss"])):
-            raise DivergedError(
-                f"training: phase {phase.name!r}, step {self.state.step}: the loss is NaN or infinite"
-            )
+            raise DivergedError(f"training: phase {phase.name!r}, step {self.state.step}: the loss is NaN or infinite")
 
     # Between iterations
 
@@ -202,9 +200,7 @@ class Trainer:
             if self.state.best is None or value < self.state.best:
                 self.state.best, self.state.best_images = value, self.state.images
                 with self._averaged():
-                    self.best_weights = {
-                        name: t.detach().clone() for name, t in self.model.state_dict().items()
-                    }
+                    self.best_weights = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
         self.state.curve.append(row)
 
     def _validate(self) -> float:
@@ -271,9 +267,7 @@ class Trainer:
             for key, tensor in _under(tensors, f"optimiser/{name}/").items():
                 index, _, what = key.partition("/")
                 state.setdefault(int(index), {})[what] = tensor
-            optimiser.load_state_dict(
-                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
-            )
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         self.state = TrainState(**meta["state"])
         self.state.resumed += 1
 
@@ -304,9 +298,7 @@ class _Order:
 
 
 def _phase_parameters(model: GenerativeModel, phase: Phase) -> list[nn.Parameter]:
-    parameters = [
-        p for name in phase.modules for p in model.get_submodule(name).parameters() if p.requires_grad
-    ]
+    parameters = [p for name in phase.modules for p in model.get_submodule(name).parameters() if p.requires_grad]
     if not parameters:
         raise UserError(f"phase {phase.name!r}: the modules {phase.modules} have no parameters")
     return parameters

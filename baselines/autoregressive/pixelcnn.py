@@ -38,7 +38,6 @@ from baselines.errors import UserError
 from baselines.nets.masked import MaskedConv2d, PositionBias, RasterCache
 from baselines.types import Kind
 
-
 _ACTIVATIONS: Mapping[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
 
 

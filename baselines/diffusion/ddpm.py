@@ -46,10 +46,10 @@ class Config:
     """Process, network and optimiser; the defaults are tuned for 8x8 digits."""
 
     timesteps: int = 1000  # T
-    schedule: Literal["linear", "quadratic", "sigmoid", "cosine"] = "linear"
-    beta_start: float = 1e-4  # of a chain of 1000 steps; pixels in [-1, 1]
+    schedule: Literal["linear", "quadratic", "sigmoid", "cosine"] = "cosine"
+    beta_start: float = 1e-4  # of a chain of 1000 steps, where the schedule has one; pixels in [-1, 1]
     beta_end: float = 0.02
-    widths: tuple[int, ...] = (32, 64)  # channels of each resolution of the U-Net
+    widths: tuple[int, ...] = (24, 48)  # channels of each resolution of the U-Net
     blocks: int = 1  # residual blocks at each, on the way down and on the way up
     attention: bool = False
     dropout: float = 0.0

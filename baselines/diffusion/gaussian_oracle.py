@@ -39,10 +39,13 @@ class GaussianData:
         return self.variance * move.noise_t / self.total_variance(move)
 
 
-def sampled_moments(data: GaussianData, moves: list[Transition], eta: float) -> tuple[Tensor, Tensor]:
+def sampled_moments(
+    data: GaussianData, moves: list[Transition], eta: float, sigma_hat: bool = False
+) -> tuple[Tensor, Tensor]:
     """Mean and variance (D,) of what DDIM(eta) draws with the exact denoiser over these moves, last timestep first.
 
-    The recursion V <- g^2 V + sigma^2, m <- g m of the error m = E[x] - sqrt(a) mu, from V = 1.
+    The recursion V <- g^2 V + sigma^2, m <- g m of the error m = E[x] - sqrt(a) mu, from V = 1. With `sigma_hat`
+    the gain is that of this eta, and the noise has variance 1 - abar_t / abar_s but for the move into the data.
     """
     error = -math.sqrt(moves[0].abar_t) * data.mean
     variance = torch.ones_like(data.variance)
@@ -50,6 +53,8 @@ def sampled_moments(data: GaussianData, moves: list[Transition], eta: float) -> 
         sigma2 = eta**2 * move.beta_tilde
         direction = math.sqrt(max(move.noise_s - sigma2, 0.0) * move.noise_t)
         gain = (math.sqrt(move.abar_t * move.abar_s) * data.variance + direction) / data.total_variance(move)
+        if sigma_hat:
+            sigma2 = 0.0 if move.s == -1 else move.beta
         error, variance = gain * error, gain**2 * variance + sigma2
     return data.mean + error, variance
 
@@ -60,13 +65,13 @@ def deterministic_variance(data: GaussianData, moves: list[Transition]) -> Tenso
     The angle of a timestep is atan sqrt((1 - a) / (a lambda)); it is 0 for the data.
     """
 
-    def angle(abar: float, noise: float) -> Tensor:
-        return torch.atan(torch.sqrt(noise / (abar * data.variance)))
+    def angles(ratios: list[float]) -> Tensor:
+        ratio = torch.tensor(ratios, dtype=data.variance.dtype).view(-1, *[1] * data.variance.ndim)
+        return torch.atan(torch.sqrt(ratio / data.variance))
 
-    product = torch.ones_like(data.variance)
-    for move in moves:
-        product = product * torch.cos(angle(move.abar_t, move.noise_t) - angle(move.abar_s, move.noise_s)) ** 2
-    return data.variance / data.total_variance(moves[0]) * product
+    before = angles([move.noise_t / move.abar_t for move in moves])
+    after = angles([move.noise_s / move.abar_s for move in moves])
+    return data.variance / data.total_variance(moves[0]) * torch.cos(before - after).square().prod(0)
 
 
 def frechet(data: GaussianData, mean: Tensor, variance: Tensor) -> float:

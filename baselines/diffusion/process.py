@@ -88,9 +88,7 @@ class Process:
         log_t, log_s = self._logs()[t + 1], self._logs()[s + 1]
         noise_t, noise_s = -math.expm1(log_t), -math.expm1(log_s)
         beta = -math.expm1(log_t - log_s)
-        return Transition(
-            t, s, math.exp(log_t), math.exp(log_s), noise_t, noise_s, beta, noise_s * beta / noise_t
-        )
+        return Transition(t, s, math.exp(log_t), math.exp(log_s), noise_t, noise_s, beta, noise_s * beta / noise_t)
 
     def variance(self, t: int, kind: Variance) -> float:
         """Variance of p(x_{t-1} | x_t) for one step of the full chain, above 0.

@@ -79,8 +79,7 @@ def ddpm_steps(process: Process, draw: Draw) -> list[Step]:
     if variance not in get_args(Variance):
         raise UserError(f"variance: 'ddpm' has {', '.join(get_args(Variance))}, got {variance!r}")
     return [
-        linear_step(move, move.beta_tilde, _last_is_quiet(move, variance == "beta"))
-        for move in _moves(process, draw)
+        linear_step(move, move.beta_tilde, _last_is_quiet(move, variance == "beta")) for move in _moves(process, draw)
     ]
 
 
@@ -100,9 +99,7 @@ def ddim_steps(process: Process, draw: Draw) -> list[Step]:
     if draw.variance == "sigma_hat":
         if draw.eta not in (0, 1):
             raise UserError(f"eta: sigma_hat takes the mean of eta=1, got eta={draw.eta:g}; leave it out")
-        return [
-            linear_step(move, move.beta_tilde, _last_is_quiet(move, True)) for move in _moves(process, draw)
-        ]
+        return [linear_step(move, move.beta_tilde, _last_is_quiet(move, True)) for move in _moves(process, draw)]
     return [
         linear_step(move, draw.eta**2 * move.beta_tilde, draw.eta * math.sqrt(move.beta_tilde))
         for move in _moves(process, draw)

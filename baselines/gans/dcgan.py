@@ -44,11 +44,12 @@ class Config:
     lr_generator: float = 1e-3
     lr_discriminator: float = 1e-3
     beta1: float = 0.5  # of Adam
+    generator_steps: int = 2  # updates of G for each of D: with one, D wins at once and for good in one run of three
     decay: str = "constant"  # of both learning rates over the budget
     training: Training = Training(batch_size=64, ema_decay=0.998)
 
     def __post_init__(self) -> None:
-        for name in ("latent", "width", "widest"):
+        for name in ("latent", "width", "widest", "generator_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"dcgan.{name}: expected at least 1, got {getattr(self, name)}")
 
@@ -69,12 +70,12 @@ class Dcgan(GenerativeModel, Trains):
         self.apply(_initialise)
 
     def phases(self) -> tuple[Phase, ...]:
-        """Discriminator, then generator, each on a batch of its own."""
+        """Discriminator, where its turn has come, then generator."""
         betas = (self.config.beta1, 0.999)
         d = OptimiserConfig(lr=self.config.lr_discriminator, betas=betas, decay=self.config.decay)
         g = OptimiserConfig(lr=self.config.lr_generator, betas=betas, decay=self.config.decay)
         return (
-            Phase("discriminator", ("discriminator",), self.discriminator_loss, d),
+            Phase("discriminator", ("discriminator",), self.discriminator_loss, d, every=self.config.generator_steps),
             Phase("generator", ("generator",), self.generator_loss, g),
         )
 

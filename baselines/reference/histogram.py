@@ -95,7 +95,9 @@ def left_out_log_likelihood(counts: Tensor, smoothing: float) -> float:
 
 def best_smoothing(counts: Tensor) -> float:
     """The candidate with the largest left-out likelihood."""
-    candidates: list[float] = torch.logspace(math.log10(_SMALLEST), math.log10(_LARGEST), _GRID, dtype=torch.float64).tolist()
+    candidates: list[float] = torch.logspace(
+        math.log10(_SMALLEST), math.log10(_LARGEST), _GRID, dtype=torch.float64
+    ).tolist()
     return max(candidates, key=lambda smoothing: left_out_log_likelihood(counts, smoothing))
 
 

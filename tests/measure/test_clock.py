@@ -67,15 +67,12 @@ def test_the_median_interval_needs_six_values_and_covers():
     assert quantile([1.0] * 5, 0.5)[1:] == (None, None)
     rng = np.random.default_rng(0)
     hits = [
-        low <= np.log(2) <= high
-        for _, low, high in (quantile(list(rng.exponential(size=30)), 0.5) for _ in range(400))
+        low <= np.log(2) <= high for _, low, high in (quantile(list(rng.exponential(size=30)), 0.5) for _ in range(400))
     ]
     assert np.mean(hits) > 0.93
 
 
-@pytest.mark.parametrize(
-    ("n", "q", "warns"), [(99, 0.99, True), (100, 0.99, False), (9, 0.9, True), (10, 0.9, False)]
-)
+@pytest.mark.parametrize(("n", "q", "warns"), [(99, 0.99, True), (100, 0.99, False), (9, 0.9, True), (10, 0.9, False)])
 def test_few_warns_below_one_value_beyond_the_quantile(n, q, warns):
     assert bool(few(n, q)) is warns
 

@@ -92,9 +92,7 @@ def test_bare_forwards_take_no_more_time_than_the_draws(bench):
     assert measured.value("limit_ratio[b1]") == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"), [("NoNetwork", "has no network"), ("Growing", "change their shape")]
-)
+@pytest.mark.parametrize(("kind", "reason"), [("NoNetwork", "has no network"), ("Growing", "change their shape")])
 def test_without_a_limit_the_latency_stands_alone(bench, kind, reason):
     measured = _latency(bench, bench.workload(kind, steps=3, draw_s=0.01, forward_s=0.01))
     assert measured.value("latency_s[p50]") > 0

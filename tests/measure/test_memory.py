@@ -61,9 +61,7 @@ def test_a_draw_reads_its_own_spike_and_gives_its_images(bench):
     images, measured = sample_memory(workload, 6)
     assert torch.equal(images, workload.images(6))
     assert measured.value("host_peak_bytes") == pytest.approx(100 * MB, rel=0.05)
-    assert (
-        measured.value("host_peak_bytes[process]") > measured.value("host_peak_bytes") + 50 * MB
-    )  # torch itself
+    assert measured.value("host_peak_bytes[process]") > measured.value("host_peak_bytes") + 50 * MB  # torch itself
     assert measured.measurements[0].protocol["batch"] == 6
 
 

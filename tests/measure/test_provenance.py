@@ -22,9 +22,7 @@ ROOT = Path(provenance.__file__).parent.parent
 
 def _git(place: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=place, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", *identity, *arguments], cwd=place, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

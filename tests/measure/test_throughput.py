@@ -112,9 +112,7 @@ def test_replayed_data_is_drawn_but_not_timed(bench):
 def test_a_dedicated_run_reads_the_same_rate(bench):
     workload = bench.workload(steps=4, forward_s=0.01, draw_s=0.01)
     _, drawn = draw_samples(workload, 40, 10, bench.clock)
-    assert throughput(workload, 10, bench.clock).value("images_per_s") == pytest.approx(
-        drawn.value("images_per_s")
-    )
+    assert throughput(workload, 10, bench.clock).value("images_per_s") == pytest.approx(drawn.value("images_per_s"))
 
 
 def test_progress_counts_every_image(bench):
