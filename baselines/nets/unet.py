@@ -7,6 +7,7 @@ resolutions, attention at the lowest. Scale-shift normalisation is that of Dhari
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -47,7 +48,7 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(channels_in, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
-        for fine, coarse in zip(widths[:-1], widths[1:], strict=True):
+        for fine, coarse in itertools.pairwise(widths):
             self.down.append(_Stage(fine, blocks, time_width, dropout))
             self.up.append(_Stage(fine, blocks, time_width, dropout))
             self.shrink.append(nn.Conv2d(fine, coarse, 2, stride=2))
