@@ -51,7 +51,7 @@ class Config:
     kernel: int = 3  # of the blocks
     activation: Literal["silu", "relu"] = "silu"  # relu is the paper's
     positions: bool = True  # learned biases for each position
-    dropout: float = 0.3  # of features, before the last convolution of each block and before the logits
+    dropout: float = 0.25  # of features, before the last convolution of each block and before the logits
     lr: float = 8e-3
     warmup: float = 0.05  # fraction of the budget
     training: Training = Training(batch_size=64)

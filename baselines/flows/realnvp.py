@@ -59,7 +59,7 @@ class Config:
     width: int = 32  # features of the networks for s and t
     blocks: int = 1  # residual blocks of each
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
-    dropout: float = 0.05  # of features, in each block and before the last layer of each network
+    dropout: float = 0.1  # of features, in each block and before the last layer of each network
     lr: float = 4e-3
     training: Training = Training(batch_size=64)
 

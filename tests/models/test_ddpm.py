@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
+from torch.distributions import Normal, kl_divergence
 
 from baselines.contract import Batch, Context, Draw, Noise
-from baselines.data.likelihood import to_signed
+from baselines.data.likelihood import discretised_gaussian, to_signed
 from baselines.diffusion.ddpm import Config, Ddpm
 from baselines.errors import UserError
 from baselines.types import ImageShape
@@ -18,9 +22,9 @@ from bench.measure.workload import capture_calls
 SHAPE = ImageShape(1, 8, 8, 17)
 
 
-def model(timesteps: int = 40) -> Ddpm:
+def model(timesteps: int = 40, bound_variance: Literal["beta", "beta_tilde"] = "beta") -> Ddpm:
     torch.manual_seed(0)
-    made = Ddpm(SHAPE, Config(timesteps=timesteps, widths=(8, 8))).eval()
+    made = Ddpm(SHAPE, Config(timesteps=timesteps, widths=(8, 8), bound_variance=bound_variance)).eval()
     with torch.no_grad():
         for parameter in made.parameters():  # the zero-initialised layers too, so that nothing is trivially 0
             parameter.add_(0.1 * torch.randn(parameter.shape))
@@ -91,6 +95,57 @@ def test_the_bound_has_its_three_parts_and_a_perfect_last_step_costs_nothing() -
     abar = (1 - ours.process.betas).prod().item()
     by_hand = 0.5 * (abar * x_0**2 + (1 - abar) - 1 - math.log(1 - abar)).flatten(1).sum(1)
     torch.testing.assert_close(nats.parts["L_T"], by_hand, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variance", ["beta", "beta_tilde"])
+def test_the_bound_is_its_definition_by_other_libraries(variance: Literal["beta", "beta_tilde"]) -> None:
+    """L_{t-1} by torch's divergence of Gaussians with Ho et al.'s means (eqs. 7, 10), L_0 by scipy's cdf (eq. 13)."""
+    ours, x = model(12, variance), images(3)
+    nats, draws = ours.nats(x, "vlb", Noise(3)), Noise(3).normals("vlb", 3, SHAPE.chw)
+    beta = ours.process.betas
+    abar = (1 - beta).cumprod(0)
+    tilde = beta[1:] * (1 - abar[:-1]) / (1 - abar[1:])
+    x_0, middle = to_signed(x, 17).double(), torch.zeros(3, dtype=torch.float64)
+    for t in range(12):
+        x_t = abar[t].sqrt() * x_0 + (1 - abar[t]).sqrt() * next(draws)
+        with torch.no_grad():
+            eps = ours.eps(x_t.float(), t).double()
+        guess = ((x_t - (1 - abar[t]).sqrt() * eps) / abar[t].sqrt()).clamp(-1, 1)
+        if t == 0:
+            std = float((beta[0] if variance == "beta" else tilde[0]).sqrt())  # t = 0 has no beta_tilde of its own
+            edges = np.concatenate([[-np.inf], (np.arange(1, 17) - 0.5) / 8 - 1, [np.inf]])
+            levels, at = x.long().numpy(), stats.norm(guess.numpy(), std)
+            chance = at.cdf(edges[levels + 1]) - at.cdf(edges[levels])
+            sharp = torch.from_numpy(chance > 1e-30)
+            assert float(sharp.double().mean()) > 0.1, "the premise: a difference of cdfs can be taken of many pixels"
+            log_std = torch.tensor(math.log(std), dtype=torch.float64)
+            pixels = discretised_gaussian(x, guess, log_std, 17)
+            torch.testing.assert_close(pixels[sharp], torch.from_numpy(np.log(chance))[sharp], rtol=1e-6, atol=1e-9)
+            last = -pixels.flatten(1).sum(1)
+        else:
+            of_0 = abar[t - 1].sqrt() * beta[t] / (1 - abar[t])
+            of_t = (1 - beta[t]).sqrt() * (1 - abar[t - 1]) / (1 - abar[t])
+            q = Normal(of_0 * x_0 + of_t * x_t, tilde[t - 1].sqrt())
+            p = Normal(of_0 * guess + of_t * x_t, (beta[t] if variance == "beta" else tilde[t - 1]).sqrt())
+            middle += kl_divergence(q, p).flatten(1).sum(1)
+    torch.testing.assert_close(nats.parts["L_{t-1}"].double(), middle, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(nats.parts["L_0"].double(), last, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(nats.total, sum(nats.parts.values()), rtol=1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize("chw", [(1, 8, 8), (1, 3, 3), (3, 5, 7)])
+def test_a_time_that_all_images_share_gives_what_a_time_each_gives(chw: tuple[int, int, int]) -> None:
+    """Sampling folds the shared time into the normalisations; training does not. Odd sizes keep their size."""
+    made = Ddpm(ImageShape(*chw, levels=17), Config(widths=(8, 8, 16), attention=True)).eval()
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+    x = Noise(0).normal("x", 5, chw)
+    with torch.no_grad():
+        shared, each = made.unet(x, torch.tensor([300.0])), made.unet(x, torch.full((5,), 300.0))
+        other = made.unet(x, torch.tensor([700.0]))
+    assert shared.shape == x.shape
+    torch.testing.assert_close(shared, each, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(shared, other, atol=0.1), "the premise: the time matters"
 
 
 def test_the_bound_bounds_a_known_entropy() -> None:
