@@ -35,7 +35,7 @@ def _corners(sheet: Sheet) -> str:
 
 def _few_steps(sheet: Sheet) -> str:
     """What DDIM buys over ancestral sampling of the same weights, and what it costs."""
-    for slow in (r for r in sheet.rows if r.draw is not None and r.draw.sampler == "ancestral"):
+    for slow in (r for r in sheet.rows if r.draw is not None and r.draw.sampler == "ddpm"):
         before, speed = slow.value(sheet.quality), slow.value(sheet.speed)
         fast = [
             r

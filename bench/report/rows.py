@@ -84,7 +84,8 @@ class Row:
             return self.title
         steps = "" if self.draw.steps is None else f" {self.draw.steps}"
         eta = f" η={self.draw.eta:g}" if self.draw.sampler == "ddim" and self.draw.eta else ""
-        return f"{self.title} · {'DDIM' if self.draw.sampler == 'ddim' else self.draw.sampler}{steps}{eta}"
+        sampler = {"ddim": "DDIM", "ddpm": "ancestral"}.get(self.draw.sampler, self.draw.sampler)
+        return f"{self.title} · {sampler}{steps}{eta}"
 
     def value(self, metric: str | None) -> float | None:
         """The score's value, None if it was not taken."""

@@ -122,7 +122,7 @@ def _draw_record(folder: Path, model: str, dataset: str, seed: int, draw: Draw, 
     if model == "ddpm":
         steps = draw.steps or 1000
         nfe, rate, latency = steps, 12_000 / steps, 1.4e-3 * steps
-        fd = fd if draw.sampler == "ancestral" else DDIM[steps][int(draw.eta)]
+        fd = fd if draw.sampler == "ddpm" else DDIM[steps][int(draw.eta)]
     fd *= 1.0 if model == "real" else float(np.exp(0.05 * rng.standard_normal()))
     state = {"weights": "averaged (EMA)" if model == "ddpm" else "raw", "clip": draw.clip}
     quality = {"subject": state, "split": "test", "extractor": EXTRACTOR, "version": 1}
@@ -195,7 +195,7 @@ def draws_of(model: str, seed: int) -> list[Draw]:
     if model != "ddpm":
         return [Draw()]
     ddim = [Draw("ddim", steps, eta) for steps in DDIM for eta in (0.0, 1.0)]
-    return [Draw("ancestral"), *ddim] if seed == 0 else ddim
+    return [Draw("ddpm"), *ddim] if seed == 0 else ddim
 
 
 def write_results(

@@ -97,7 +97,7 @@ def test_records_follow_the_order_of_the_matrix(make_results: Make) -> None:
 
 
 def test_a_row_has_the_training_numbers_of_all_its_seeds(make_results: Make) -> None:
-    row = row_of(sheet_of(make_results(models=("real", "ddpm"))), "ddpm", "ancestral")
+    row = row_of(sheet_of(make_results(models=("real", "ddpm"))), "ddpm", "ddpm")
     assert row.scores[FD].seeds == 1  # ancestral sampling was drawn with seed 0 alone
     assert row.scores["bits_per_dim[vlb]"].seeds == 2
 
@@ -121,7 +121,7 @@ def test_one_draw_a_sampler_stands_in_the_picture_the_fewest_steps_near_the_best
     near = [r.draw.steps for r in ddim if r.draw is not None and r.scores[FD].value <= NEAR_BEST * best]
     assert shown[0].draw is not None
     assert shown[0].draw.steps == min(s for s in near if s is not None)
-    assert row_of(sheet, "ddpm", "ancestral").shown
+    assert row_of(sheet, "ddpm", "ddpm").shown
 
 
 def test_a_model_that_does_not_beat_a_reference_is_marked(make_results: Make) -> None:
@@ -131,7 +131,7 @@ def test_a_model_that_does_not_beat_a_reference_is_marked(make_results: Make) ->
     expected = sorted((t for t, v in fds.items() if v <= 70.0), key=lambda t: fds[t])
     assert expected == ["GMM", "Gaussian"]  # the premise: two references below, one above
     assert unbeaten_fd(row_of(sheet, "vae"), sheet) == expected
-    assert unbeaten_fd(row_of(sheet, "ddpm", "ancestral"), sheet) == []
+    assert unbeaten_fd(row_of(sheet, "ddpm", "ddpm"), sheet) == []
     assert unbeaten_fd(row_of(sheet, "gaussian"), sheet) == []  # a reference need not beat the others
     datum = next(line.data[1] for line in main_table(sheet).lines if line.data[0].text == "VAE")
     assert datum.flags == tuple(expected)
@@ -140,7 +140,7 @@ def test_a_model_that_does_not_beat_a_reference_is_marked(make_results: Make) ->
 
 def test_a_bound_above_a_reference_is_marked_as_not_below_it(results: Path) -> None:
     sheet = sheet_of(results)
-    ddpm = row_of(sheet, "ddpm", "ancestral")
+    ddpm = row_of(sheet, "ddpm", "ddpm")
     assert likelihoods(ddpm)[0].value > 3.0  # above histogram 2.43, gmm 2.68, gaussian 2.94
     assert unbeaten_likelihood(ddpm, sheet) == ["Histogram", "GMM", "Gaussian"]
     assert unbeaten_likelihood(row_of(sheet, "pixelcnn"), sheet) == []
@@ -225,7 +225,7 @@ def test_findings_name_the_corners_and_what_ddim_buys(results: Path) -> None:
         (r for r in sheet.rows if not r.model.is_reference and r.shown), key=lambda r: r.value(sheet.speed) or 0
     )
     assert f"{fastest.short} is first in speed ({number(fastest.scores['images_per_s'].value)} images/s)" in corners
-    slow = row_of(sheet, "ddpm", "ancestral")
+    slow = row_of(sheet, "ddpm", "ddpm")
     quick = row_of(sheet, "ddpm", "ddim S=20 eta=0")
     assert quick.scores[FD].value <= 1.1 * slow.scores[FD].value  # the premise
     assert "DDIM with 20 steps (eta 0) makes images 50× as fast" in steps
