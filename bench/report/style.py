@@ -6,6 +6,7 @@ Palette: Okabe and Ito 2008, "Color Universal Design". Marker shapes say the sam
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -105,7 +106,9 @@ def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: 
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Picture(name, title, caption, svg.getvalue(), png.getvalue(), round(size[0] * 96), round(size[1] * 96))
+    return Picture(
+        name, title, caption, _stable(svg.getvalue(), name), png.getvalue(), round(size[0] * 96), round(size[1] * 96)
+    )
 
 
 def colour(family: str) -> str:
@@ -156,6 +159,14 @@ def label_points(
             inverse = axes.transData.inverted()
             line = [inverse.transform((px * scale, py * scale)) for px, py in (centres[i], end)]
             axes.plot(*zip(*line, strict=True), color=FAINT, lw=0.6, zorder=2, scalex=False, scaley=False)
+
+
+def _stable(svg: bytes, name: str) -> bytes:
+    """Clip paths numbered in their order: matplotlib hashes coordinates whose last digits the layout solver varies."""
+    found = dict.fromkeys(re.findall(rb'<clipPath id="(p[0-9a-f]{10})"', svg))
+    order = sorted(found, key=svg.index)
+    names = {old: f"{name}-clip{number}".encode() for number, old in enumerate(order)}
+    return re.sub(rb"\bp[0-9a-f]{10}\b", lambda match: names.get(match[0], match[0]), svg)
 
 
 def _width(text: str, size: float) -> float:
