@@ -243,8 +243,8 @@ def expectation(head: Head, pixels: Tensor, levels: int) -> Tensor:
 
 
 def _logistic(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and log-scale; below -7 a scale says no more, at the price of numbers that overflow."""
-    return pixels[:, 0], pixels[:, 1].clamp(min=-7)
+    """Mean and log-scale; below -7 and above 5 a scale says no more, at the price of numbers that overflow."""
+    return pixels[:, 0], pixels[:, 1].clamp(-7, 5)
 
 
 MODEL = Model("VAE", "Kingma and Welling 2014, arXiv:1312.6114", Config, Vae)

@@ -80,7 +80,8 @@ def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int
     upper, lower = inverse * (centred + half_bin), inverse * (centred - half_bin)
     log_cdf, log_survival = F.logsigmoid(upper), F.logsigmoid(-lower)
     # log(sigmoid(u) - sigmoid(l)) = logsigmoid(u) + logsigmoid(-l) + log(1 - exp(l - u)), exact in every tail
-    middle = log_cdf + log_survival + torch.log(-torch.expm1(lower - upper))
+    width = (2 * half_bin * inverse).expand_as(upper)  # u - l, not by that difference, which loses all its digits
+    middle = log_cdf + log_survival + torch.log(-torch.expm1(-width))
     return torch.where(x == 0, log_cdf, torch.where(x == levels - 1, log_survival, middle))
 
 

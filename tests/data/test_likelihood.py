@@ -254,3 +254,16 @@ def test_a_single_nan_or_infinity_fails_the_whole_split(value: float) -> None:
 def test_an_unknown_likelihood_is_refused_with_what_there_is() -> None:
     with pytest.raises(UserError, match="no likelihood 'exact'; it has vlb"):
         likelihood.image_nats(Stated(0.0), torch.zeros(1, 1, 2, 2, dtype=torch.uint8), "exact", Noise(0))
+
+
+def test_logistic_far_off_and_very_wide_is_finite_and_has_a_gradient() -> None:
+    """A network's first steps can put the mean hundreds of ranges away; the bin's width must not cancel to 0."""
+    mean = torch.tensor([500.0, -3e4, 1e6], requires_grad=True)
+    log_scale = torch.tensor([5.0, 5.0, 5.0], requires_grad=True)
+    nats = likelihood.discretised_logistic(torch.tensor([100, 7, 200], dtype=torch.uint8), mean, log_scale, 256).sum()
+    nats.backward()
+    assert torch.isfinite(nats)
+    assert mean.grad is not None
+    assert log_scale.grad is not None
+    assert torch.isfinite(mean.grad).all()
+    assert torch.isfinite(log_scale.grad).all()
