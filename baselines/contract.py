@@ -104,6 +104,7 @@ class Training:
     ema_decay: float = 0.999  # of the modules in `averaged`; warms up as (1 + step) / (10 + step)
     clip_norm: float | None = None  # largest gradient norm of a phase
     validations: int = 20  # times the validation split is scored over the budget
+    validation_images: int = 2000  # at most so many of the split's images, the same ones each time
 
 
 @dataclass(frozen=True)

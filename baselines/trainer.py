@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from baselines import checkpoint
 from baselines.contract import Batch, Context, Fits, GenerativeModel, Losses, Model, Noise, Phase, Trains
 from baselines.data.dataset import Dataset
-from baselines.data.likelihood import bits_per_dim, split_nats
+from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.optimisers import learning_rate, make_optimiser
@@ -91,6 +91,8 @@ class Trainer:
         self.averages = {name: _average(model.get_submodule(name), self.config.ema_decay) for name in names}
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
+        validation = dataset.val.images
+        self.validation = validation[subset(len(validation), self.config.validation_images)]
         self.order = _Order(len(dataset.train), derive_seed(seed, "order"))
         self.checkpoint_every_s = checkpoint_every_s
         self.sums: dict[str, Tensor] = {}
@@ -208,7 +210,7 @@ class Trainer:
         self.model.eval()
         noise = Noise(derive_seed(self.seed, "validation"), device=self.device)
         with self._averaged():
-            nats = split_nats(self.model, self.dataset.val.images, self.trains.selection, noise)
+            nats = split_nats(self.model, self.validation, self.trains.selection, noise)
         self.model.train()
         return float(bits_per_dim(nats.total.double().mean(), self.model.shape))
 

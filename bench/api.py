@@ -158,6 +158,7 @@ def _prepare(options: Options) -> _Prepared:
         weights=options.weights,
         extractor=options.extractor or measure.extractor,
         samples=measure.samples,
+        likelihood_images=measure.likelihood_images,
         batch=measure.batch,
         threads=measure.threads,
         latency_s=measure.latency_s,

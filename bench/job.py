@@ -19,6 +19,7 @@ class Setup:
     weights: Path | None = None  # of the Inception extractor
     extractor: str | None = None  # None: the data set's own
     samples: int | None = None
+    likelihood_images: int | None = None
     batch: int = 500
     threads: int = 1
     latency_s: float = 1.0

@@ -36,6 +36,7 @@ class Measure(_Strict):
     threads: int = Field(default=1, ge=1)  # while sampling is timed; training uses one a process
     timed_seeds: int | None = Field(default=None, ge=1)  # speed with the first so many seeds alone; None: with all
     latency_s: float = Field(default=1.0, gt=0)  # time given to the batch-1 latency of a draw
+    likelihood_images: int | None = Field(default=None, ge=1)  # so many of the test split's; None: all
     extractor: str | None = None  # None: the data set's own
 
 

@@ -85,7 +85,8 @@ def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
     measure: dict[str, float] = {"samples": samples, "batch": setup.batch}
     if timed:
         measure |= {"threads": setup.threads, "latency_s": setup.latency_s}
-    train = Job(cell, keys.cell_key(train_key, None, {}), train_key, samples, setup, families["train"])
+    bound = {"likelihood_images": setup.likelihood_images} if setup.likelihood_images else {}
+    train = Job(cell, keys.cell_key(train_key, None, bound), train_key, samples, setup, families["train"])
     draws = tuple(
         Job(
             replace(cell, draw=draw),

@@ -62,7 +62,7 @@ class Display:
         rate = (done - first) / (now - began) if now - began > 0.5 else 0.0
         state = f"{phase} {done:,}/{total:,}"
         if rate > 0:
-            unit = "images/s" if phase in ("training", "sampling", "likelihood") else "/s"
+            unit = "images/s" if phase.split()[0] in ("training", "sampling", "likelihood") else "/s"
             state += f"  {rate:,.0f} {unit}  {duration((total - done) / rate)} left"
         if self.live:
             if label not in self.tasks:

@@ -28,6 +28,7 @@ from bench.measure.clock import Clock, Effort
 from bench.measure.counters import parameters
 from bench.measure.density import likelihood_speed
 from bench.measure.draw import draw_untimed, measure_draw
+from bench.measure.memory import keep_freed_memory
 from bench.measure.result import Measured, merge
 from bench.measure.workload import Workload
 from bench.metrics.base import Progress, Subject
@@ -46,6 +47,7 @@ def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
         DivergedError, UserError and whatever a model raises: the executor makes a failed record of it.
     """
     job, previous = pair
+    keep_freed_memory()
     with _threads(1):
         cell = _Cell(job, send)
         return cell.trained() if job.cell.draw is None else cell.drawn(previous)
@@ -194,6 +196,7 @@ class _Cell:
             extractor=extractor,
             extractor_reason=reason,
             device=setup.device,
+            likelihood_images=setup.likelihood_images,
             progress=self.progress,
             protocol={"subject": _state_of(self.model, self.job)},
         )

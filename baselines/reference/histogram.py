@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from baselines.contract import (
     Draw,
@@ -80,10 +79,12 @@ class Histogram(GenerativeModel, Fits, HasLikelihood):
 
 def level_counts(images: Tensor, levels: int) -> Tensor:
     """How often each pixel takes each level: float64 (C, H, W, levels) of uint8 (N, C, H, W)."""
-    counts = torch.zeros(*images.shape[1:], levels, dtype=torch.float64, device=images.device)
-    for chunk in torch.split(images, 256):
-        counts += F.one_hot(chunk.long(), levels).sum(0)
-    return counts
+    pixels = math.prod(images.shape[1:])
+    cells = torch.arange(pixels, device=images.device) * levels  # where each pixel's counts begin
+    counts = torch.zeros(pixels * levels, dtype=torch.int64, device=images.device)
+    for chunk in torch.split(images, 1024):
+        counts += torch.bincount((chunk.flatten(1).long() + cells).flatten(), minlength=len(counts))
+    return counts.view(*images.shape[1:], levels).to(torch.float64)
 
 
 def left_out_log_likelihood(counts: Tensor, smoothing: float) -> float:

@@ -52,6 +52,7 @@ class Subject:
     extractor: Extractor | None = None
     extractor_reason: str = ""  # why there is no extractor
     device: str = "cpu"
+    likelihood_images: int | None = None  # likelihoods of so many test images; None: of all
     progress: Progress = lambda phase, done, total: None
     protocol: Mapping[str, Any] = field(default_factory=dict)  # what holds for all: ema, split, clip, ...
     cache: dict[str, Any] = field(default_factory=dict)  # features computed once and shared by the metrics

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from baselines.data.likelihood import bits_per_dim, kinds, split_nats
+from baselines.data.likelihood import bits_per_dim, kinds, split_nats, subset
 from baselines.noise import Noise, derive_seed
 from baselines.types import Kind
 from bench.metrics.base import Array, Subject
@@ -48,10 +48,15 @@ class BitsPerDim:
     def _one(self, subject: Subject, name: str, kind: Kind) -> list[Measurement]:
         model, images = subject.model, subject.dataset.test.images
         assert model is not None
-        subject.progress(f"likelihood {name}", 0, len(images))
+        if subject.likelihood_images is not None:
+            images = images[subset(len(images), subject.likelihood_images)]
         noise = Noise(seed=derive_seed(subject.seed, "likelihood"), device=subject.device)
-        nats = split_nats(model, images, name, noise)
-        subject.progress(f"likelihood {name}", len(images), len(images))
+
+        def progress(done: int) -> None:
+            subject.progress(f"likelihood {name}", done, len(images))
+
+        progress(0)
+        nats = split_nats(model, images, name, noise, progress=progress)
         bits = _bits(nats.total, subject)
         per_image = f"{float(nats.total.double().mean()):.2f} nats an image"
         found = [self._measurement(subject, f"{self.name}[{name}]", bits, kind, per_image)]

@@ -199,6 +199,30 @@ def test_the_bound_of_an_image_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(whole.total, parts.total, rtol=1e-6, atol=0)
 
 
+def test_a_subset_is_in_order_the_same_each_time_and_from_all_over() -> None:
+    chosen = likelihood.subset(10_000, 1_000)
+    assert torch.equal(chosen, likelihood.subset(10_000, 1_000))
+    assert bool((chosen.diff() > 0).all()) and 0 <= int(chosen[0]) and int(chosen[-1]) < 10_000
+    assert abs(int((chosen < 5_000).sum()) - 500) < 80  # five standard deviations
+    assert set(likelihood.subset(10_000, 100).tolist()) < set(chosen.tolist())
+    assert likelihood.subset(7, 1_000).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("shape", [ImageShape(1, 4, 4, 17), ImageShape(3, 128, 160, 256)])
+def test_a_batch_is_bounded_by_images_and_by_pixels_and_progress_is_told(shape: ImageShape) -> None:
+    sizes: list[int] = []
+
+    def density(y: Tensor) -> Tensor:
+        sizes.append(len(y))
+        return torch.zeros(len(y))
+
+    told: list[int] = []
+    n = 600 if shape.dims < 50_000 else 2
+    likelihood.split_nats(Density(shape, density), some_images(shape, n), "dequantised", Noise(0), progress=told.append)
+    assert sizes == ([500, 100] if n == 600 else [1, 1])
+    assert told == ([500, 600] if n == 600 else [1, 2])
+
+
 def test_a_density_by_logit_has_discrete_probabilities_that_sum_to_one() -> None:
     """Sum over levels of E_u[p((x + u) / L)] / L is the integral of p: wrong without the Jacobian."""
     levels, steps = 17, 2_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -52,6 +53,13 @@ def test_memory_that_the_allocator_kept_is_counted_again():
     assert isinstance(peak, HostPeak)
     assert peak.rise_bytes == pytest.approx(80 * MB, rel=0.1)
     assert len(last) == 1
+
+
+@linux
+def test_peaks_read_the_same_where_freed_memory_is_kept():
+    program = "import tests.measure.test_memory as t; t.memory.keep_freed_memory(); print(t._rise(20), t._rise(20))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [float(rise) for rise in done.stdout.split()] == pytest.approx([20, 20], rel=0.1)
 
 
 @linux

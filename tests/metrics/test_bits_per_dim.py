@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from baselines.contract import Draw, GenerativeModel, Given, HasLikelihood, Nats, Noise
-from baselines.data import catalogue
+from baselines.data import catalogue, likelihood
 from baselines.data.dataset import Dataset
 from baselines.errors import DivergedError
 from baselines.types import ImageShape, Kind
@@ -62,6 +62,20 @@ def test_a_uniform_model_of_two_levels_costs_one_bit_a_pixel(mesh: Dataset) -> N
     assert (exact.kind, exact.unit, exact.n, exact.scope) == ("exact", "bits/dim", len(mesh.test), "train")
     assert found["bits_per_dim[vlb]"].kind == "upper_bound"
     assert f"{64 * math.log(2):.2f} nats" in exact.note
+
+
+def test_part_of_the_test_split_is_told_as_such(mesh: Dataset) -> None:
+    """The models' numbers are of the same images, by sum of pixels here, and `compare` must see how many."""
+    seen: list[Tensor] = []
+
+    def ink(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x.flatten(1).sum(1).float()
+
+    subject = Subject(mesh, 0, model=Formula(mesh.shape, ink), likelihood_images=50)
+    found = BitsPerDim().measure(subject)
+    assert {(m.n, m.protocol["n_real"]) for m in found} == {(50, 50)}
+    assert torch.equal(seen[0], mesh.test.images[likelihood.subset(len(mesh.test), 50)])
 
 
 def test_terms_add_up_and_are_not_ranked(mesh: Dataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -103,8 +102,6 @@ def test_all_feature_metrics_of_one_draw_on_digits(benchmark: Timer) -> None:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    began = time.process_time()
     assert measure() == len(drawn)
-    assert time.process_time() - began < 3  # CPU seconds; 0.8 on the machine it was written on
     benchmark.pedantic(measure, rounds=3)  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
