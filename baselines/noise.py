@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-_BLOCK = 16_384  # floats drawn ahead per image by `normals`; fixed, since it is part of what image i is
+_BLOCK = 16_384  # most floats drawn ahead per image by `normals`; fixed, since it is part of what image i is
 
 
 def derive_seed(*parts: object) -> int:
@@ -57,17 +57,18 @@ class Noise:
             row.uniform_(generator=generator)
         return out.to(self.device)
 
-    def normals(self, purpose: str, n: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    def normals(self, purpose: str, n: int, shape: tuple[int, ...], steps: int) -> Iterator[Tensor]:
         """An endless sequence of independent standard normal (n, *shape), one for each step of a sampler.
 
-        Numbers are drawn in blocks, so that one step costs a slice and not n generator calls.
+        Numbers are drawn in blocks, so that one step costs a slice and not n generator calls; `steps`, how many the
+        caller will take, keeps a block from being larger than of use, and is part of what image i is.
         """
         generators = self._generators(purpose, n)
         dims = torch.Size(shape).numel()
-        steps = max(1, _BLOCK // max(dims, 1))
+        ahead = max(1, min(_BLOCK // max(dims, 1), steps))
         while True:
-            block = torch.empty(n, steps * dims, dtype=self.dtype)  # a new one: the caller may keep what it got
+            block = torch.empty(n, ahead * dims, dtype=self.dtype)  # a new one: the caller may keep what it got
             for row, generator in zip(block, generators, strict=True):
                 row.normal_(generator=generator)
-            moved = block.view(n, steps, *shape).transpose(0, 1).contiguous().to(self.device)
+            moved = block.view(n, ahead, *shape).transpose(0, 1).contiguous().to(self.device)
             yield from moved

@@ -12,7 +12,7 @@ from baselines.noise import Noise, derive_seed
 
 
 def streams(noise: Noise, n: int, steps: int, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.stack(list(itertools.islice(noise.normals("walk", n, shape), steps)))
+    return torch.stack(list(itertools.islice(noise.normals("walk", n, shape, steps), steps)))
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 8, 8), (3, 32, 32), (1, 200, 200)])
@@ -31,6 +31,12 @@ def test_steps_beyond_a_block_are_new_numbers() -> None:
     values = streams(Noise(0), 1, 2000, (16,)).flatten()
     assert len(values.unique()) > 0.999 * len(values)
     assert stats.kstest(values.numpy(), "norm").pvalue > 1e-3
+
+
+def test_no_more_is_drawn_ahead_than_will_be_taken() -> None:
+    for steps, ahead in ((4, 4), (10_000, 1024)):
+        step = next(Noise(0).normals("walk", 3, (16,), steps))
+        assert step.untyped_storage().nbytes() == 4 * 3 * 16 * ahead
 
 
 def test_seeds_purposes_images_and_forks_are_independent() -> None:

@@ -44,6 +44,7 @@ class Dataset:
     source: str  # who made the images
     note: str  # how they were split and prepared
     classes: int | None = None
+    stratified: bool = False  # whether the classes' shares in the test split were fixed when it was made
     truth: Callable[[Tensor], Tensor] | None = None
     """For generated data: -log P(x) in nats (B,) of uint8 (B, C, H, W), exactly."""
 

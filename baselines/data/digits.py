@@ -31,4 +31,5 @@ def load() -> Dataset:
         note=f"stratified by class, ordered by SHA-256 of the index: test {len(test)}, val {len(val)}, "
         f"train {len(train)}",
         classes=10,
+        stratified=True,
     )

@@ -112,7 +112,7 @@ class Ddpm(GenerativeModel, Trains, HasLikelihood):
     def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
         """The variational bound with one draw of x_t for each of the T timesteps; parts L_T, L_{t-1} (summed), L_0."""
         x_0 = to_signed(x, self.shape.levels)
-        draws = noise.normals("vlb", len(x), self.shape.chw)
+        draws = noise.normals("vlb", len(x), self.shape.chw, self.config.timesteps)
         middle, last = x_0.new_zeros(len(x)), x_0.new_zeros(len(x))
         for t in range(self.config.timesteps):
             x_t = self.process.diffuse(x_0, t, next(draws))
@@ -136,7 +136,7 @@ class Ddpm(GenerativeModel, Trains, HasLikelihood):
         if draw.sampler == "native":
             draw = replace(draw, sampler="ddpm")
         x_t = noise.normal("x_T", n, self.shape.chw)
-        steps = noise.normals("steps", n, self.shape.chw)
+        steps = noise.normals("steps", n, self.shape.chw, draw.steps or self.config.timesteps)
         x_0 = SAMPLERS[draw.sampler](x_t, self.eps, self.process, draw, steps)
         return from_signed(x_0, self.shape.levels)
 

@@ -128,6 +128,12 @@ def strata(subject: Subject) -> Strata | None:
     return None if labels is None else Strata.of(labels.cpu().numpy())
 
 
+def fixed_shares(subject: Subject) -> Array | None:
+    """The test images' classes, where the split gave each class its share; None where they fell as they did."""
+    labels = subject.dataset.test.labels
+    return None if labels is None or not subject.dataset.stratified else np.asarray(labels.cpu().numpy())
+
+
 def ratio(real: Array, generated: Array) -> float:
     """The smaller N/d of the two sets."""
     return min(len(real), len(generated)) / int(real.shape[1])

@@ -202,7 +202,9 @@ def test_the_bound_of_an_image_does_not_depend_on_its_batch() -> None:
 def test_a_subset_is_in_order_the_same_each_time_and_from_all_over() -> None:
     chosen = likelihood.subset(10_000, 1_000)
     assert torch.equal(chosen, likelihood.subset(10_000, 1_000))
-    assert bool((chosen.diff() > 0).all()) and 0 <= int(chosen[0]) and int(chosen[-1]) < 10_000
+    assert bool((chosen.diff() > 0).all())
+    assert int(chosen[0]) >= 0
+    assert int(chosen[-1]) < 10_000
     assert abs(int((chosen < 5_000).sum()) - 500) < 80  # five standard deviations
     assert set(likelihood.subset(10_000, 100).tolist()) < set(chosen.tolist())
     assert likelihood.subset(7, 1_000).tolist() == list(range(7))

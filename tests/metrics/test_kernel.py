@@ -49,6 +49,54 @@ def test_the_error_is_the_delete_one_jackknife(rng: np.random.Generator) -> None
     assert kernel_distance(real=x, generated=y).error == pytest.approx(expected, rel=1e-9)
 
 
+def stratified(rng: np.random.Generator, each: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two far classes with the same number of images each, in mixed order."""
+    classes = rng.permutation(np.repeat([0, 1], each))
+    return rng.normal(size=(2 * each, 3)) + 3 * classes[:, None], classes
+
+
+def test_classes_in_fixed_shares_average_zero_too_but_not_if_they_are_ignored(rng: np.random.Generator) -> None:
+    aware, ignorant = [], []
+    for _ in range(300):
+        x, classes = stratified(rng, 15)
+        y = rng.normal(size=(60, 3)) + 3 * rng.integers(2, size=60)[:, None]
+        aware.append(kernel_distance(real=x, generated=y, classes=classes).value)
+        ignorant.append(kernel_distance(real=x, generated=y).value)
+    error = np.std(aware) / np.sqrt(300)
+    assert abs(np.mean(aware)) < 3 * error
+    assert np.mean(ignorant) < -10 * error
+
+
+def test_class_pairs_weigh_as_their_shares(rng: np.random.Generator) -> None:
+    x, classes = stratified(rng, 5)
+    x, classes = x[:-1], classes[:-1]  # unequal shares
+    y = rng.normal(size=(6, 3))
+    k = (x @ x.T / 3 + 1) ** 3
+    np.fill_diagonal(k, np.nan)
+    shares = {c: np.mean(classes == c) for c in (0, 1)}
+    within = sum(
+        shares[a] * shares[b] * np.nanmean(k[np.ix_(classes == a, classes == b)]) for a in (0, 1) for b in (0, 1)
+    )
+    k_y = (y @ y.T / 3 + 1) ** 3
+    np.fill_diagonal(k_y, np.nan)
+    expected = within + np.nanmean(k_y) - 2 * ((x @ y.T / 3 + 1) ** 3).mean()
+    assert kernel_distance(real=x, generated=y, classes=classes).value == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_error_with_classes_covers_the_spread_of_the_estimate(rng: np.random.Generator) -> None:
+    found = []
+    for _ in range(300):
+        x, classes = stratified(rng, 40)
+        found.append(kernel_distance(real=x, generated=rng.normal(size=(90, 3)), classes=classes))
+    assert np.mean([f.error for f in found]) == pytest.approx(np.std([f.value for f in found]), rel=0.2)
+
+
+def test_classes_of_two_images_are_refused(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(9, 2))
+    with pytest.raises(ValueError, match="smallest class has 2"):
+        kernel_distance(real=x, generated=x, classes=[0] * 7 + [1] * 2)
+
+
 def test_blocks_change_nothing(rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(37, 3)), rng.normal(size=(53, 3))
     whole, blocked = (kernel_distance(real=x, generated=y, block=size) for size in (1000, 10))

@@ -57,8 +57,8 @@ def test_ddim_with_eta_zero_is_a_function_of_x_t_alone() -> None:
     ours, seen = model(), []
 
     class Watched(Noise):
-        def normals(self, purpose: str, n: int, shape: tuple[int, ...]):  # type: ignore[no-untyped-def]
-            for value in super().normals(purpose, n, shape):
+        def normals(self, purpose: str, n: int, shape: tuple[int, ...], steps: int):  # type: ignore[no-untyped-def]
+            for value in super().normals(purpose, n, shape, steps):
                 seen.append(purpose)
                 yield value
 
@@ -74,7 +74,7 @@ def test_the_loss_estimates_the_mean_over_all_timesteps() -> None:
     x_0 = to_signed(x, 17)
     with torch.no_grad():
         drawn = torch.stack([ours.loss(Batch(x), context(seed)).total for seed in range(400)])
-        noise = Noise(5).normals("check", len(x), SHAPE.chw)
+        noise = Noise(5).normals("check", len(x), SHAPE.chw, 400)
         every = []
         for t in range(40):
             for _ in range(10):
@@ -101,7 +101,7 @@ def test_the_bound_has_its_three_parts_and_a_perfect_last_step_costs_nothing() -
 def test_the_bound_is_its_definition_by_other_libraries(variance: Literal["beta", "beta_tilde"]) -> None:
     """L_{t-1} by torch's divergence of Gaussians with Ho et al.'s means (eqs. 7, 10), L_0 by scipy's cdf (eq. 13)."""
     ours, x = model(12, variance), images(3)
-    nats, draws = ours.nats(x, "vlb", Noise(3)), Noise(3).normals("vlb", 3, SHAPE.chw)
+    nats, draws = ours.nats(x, "vlb", Noise(3)), Noise(3).normals("vlb", 3, SHAPE.chw, 12)
     beta = ours.process.betas
     abar = (1 - beta).cumprod(0)
     tilde = beta[1:] * (1 - abar[:-1]) / (1 - abar[1:])

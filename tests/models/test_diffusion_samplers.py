@@ -37,7 +37,7 @@ def start(n: int = 4) -> Tensor:
 
 
 def stream(n: int = 4, first: int = 0) -> Iterator[Tensor]:
-    return Noise(1, first=first, dtype=torch.float64).normals("steps", n, CHW)
+    return Noise(1, first=first, dtype=torch.float64).normals("steps", n, CHW, 100)
 
 
 def run(draw: Draw, process: Process = PROCESS) -> Tensor:
