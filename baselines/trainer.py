@@ -37,8 +37,10 @@ class TrainState:
 
     step: int = 0
     images: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # in all, validation and checkpoints included
     cpu_seconds: float = 0.0
+    iterating_seconds: float = 0.0  # of that, in iterations
+    iterating_cpu_seconds: float = 0.0
     resumed: int = 0
     best: float | None = None  # validation bits/dim of the selected checkpoint
     best_images: int | None = None
@@ -58,7 +60,8 @@ def fit(model: GenerativeModel, dataset: Dataset, seed: int) -> TrainState:
     images = dataset.development if model.fits_development else dataset.train.images
     start, cpu = time.perf_counter(), time.process_time()
     model.fit(images, Noise(derive_seed(seed, "fit")))
-    return TrainState(1, len(images), time.perf_counter() - start, time.process_time() - cpu)
+    spent = time.perf_counter() - start, time.process_time() - cpu
+    return TrainState(1, len(images), *spent, *spent)
 
 
 class Trainer:
@@ -106,20 +109,18 @@ class Trainer:
         """
         self._resume()
         self.model.train()
-        began, began_cpu = (
-            time.perf_counter() - self.state.seconds,
-            time.process_time() - self.state.cpu_seconds,
-        )
         saved = time.perf_counter()
+        began, began_cpu = saved - self.state.seconds, time.process_time() - self.state.cpu_seconds
         while (fraction := self._fraction()) < 1:
             if stop_after is not None and self.state.step >= stop_after:
                 self._save_state()
                 return self.state
+            start, start_cpu = time.perf_counter(), time.process_time()
             self._iterate(fraction)
-            self.state.seconds, self.state.cpu_seconds = (
-                time.perf_counter() - began,
-                time.process_time() - began_cpu,
-            )
+            end, end_cpu = time.perf_counter(), time.process_time()
+            self.state.iterating_seconds += end - start
+            self.state.iterating_cpu_seconds += end_cpu - start_cpu
+            self.state.seconds, self.state.cpu_seconds = end - began, end_cpu - began_cpu
             self._observe(fraction)
             if time.perf_counter() - saved > self.checkpoint_every_s:
                 began_save = time.perf_counter()
@@ -209,8 +210,11 @@ class Trainer:
         assert self.trains.selection is not None
         self.model.eval()
         noise = Noise(derive_seed(self.seed, "validation"), device=self.device)
-        with self._averaged():
-            nats = split_nats(self.model, self.validation, self.trains.selection, noise)
+        try:
+            with self._averaged():
+                nats = split_nats(self.model, self.validation, self.trains.selection, noise)
+        except DivergedError as error:
+            raise DivergedError(f"training: {self._where()}, on the validation split: {error}") from error
         self.model.train()
         return float(bits_per_dim(nats.total.double().mean(), self.model.shape))
 
@@ -239,7 +243,16 @@ class Trainer:
         self.model.eval()
         for name, tensor in self.model.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
-                raise DivergedError(f"training: {name} is NaN or infinite after step {self.state.step}")
+                raise DivergedError(f"training: {self._where(name)}: {name} is NaN or infinite")
+
+    def _where(self, weights: str = "") -> str:
+        """The phases that have trained (these weights), and the step."""
+        names = [
+            repr(phase.name)
+            for phase in self.phases
+            if not weights or any(weights.startswith(f"{module}.") for module in phase.modules)
+        ]
+        return f"after phase {', '.join(names or ['?'])}, step {self.state.step}"
 
     # The state on disk
 

@@ -166,6 +166,46 @@ def test_nan_stops_with_phase_and_step(dataset: Dataset, tmp_path: Path) -> None
         toy_trainer(dataset, tmp_path, poison_at=6).run()
 
 
+def test_what_only_validation_or_the_last_weights_show_is_named_with_phase_and_step_too(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    run = toy_trainer(dataset, tmp_path)
+    run._iterate(0.0)
+    run.averages.clear()
+    weight = next(run.model.net.parameters())
+    weight.data.flatten()[0] = float("nan")
+    with pytest.raises(DivergedError, match=r"after phase 'critic', 'net', step 1, on the validation split: .*NaN"):
+        run._validate()
+    with pytest.raises(DivergedError, match=r"after phase 'net', step 1: net\.\S+ is NaN or infinite"):
+        run._finish()
+
+
+def test_validation_is_no_part_of_the_iterations_time(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    class FakeTime:
+        perf_counter = process_time = staticmethod(lambda: now[0])
+
+    run = toy_trainer(dataset, tmp_path)
+    iterate, validate = run._iterate, run._validate
+
+    def slow(work: Callable[..., object], seconds: float) -> Callable[..., object]:
+        def worked(*args: object) -> object:
+            now[0] += seconds
+            return work(*args)
+
+        return worked
+
+    monkeypatch.setattr("baselines.trainer.time", FakeTime)
+    monkeypatch.setattr(run, "_iterate", slow(iterate, 1.0))
+    monkeypatch.setattr(run, "_validate", slow(validate, 100.0))
+    state = run.run()
+    assert state.iterating_seconds == state.iterating_cpu_seconds == state.step
+    assert state.seconds >= state.step + 100 * 4
+
+
 def test_the_validation_split_never_meets_an_optimiser(dataset: Dataset, tmp_path: Path) -> None:
     run = toy_trainer(dataset, tmp_path)
     run.run()

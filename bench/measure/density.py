@@ -14,7 +14,8 @@ from bench.measure.throughput import rate
 from bench.measure.workload import speed_protocol
 
 EFFORT = Effort(budget_s=0.3, min_reps=3, slow_reps=1, slow_s=0.3)
-_GROWTH = 4  # of the batch, while a call is so short that this much more work still fits the time
+_GROWTH = 4  # of the batch, while even a call that takes as much longer is no longer than _LONGEST_S
+_LONGEST_S = 5.0
 
 
 def likelihood_speed(
@@ -42,7 +43,7 @@ def _speed(model: GenerativeModel, x: Tensor, name: str, noise: Noise, clock: Cl
         return clock.time(lambda: image_nats(model, x[:size], name, noise))[1].wall_s
 
     size, wall_s = 1, seconds(1)
-    while size < len(x) and wall_s <= effort.budget_s / _GROWTH:
+    while size < len(x) and _GROWTH * wall_s <= _LONGEST_S:
         size = min(size * _GROWTH, len(x))
         wall_s = seconds(size)
     walls_s = [wall_s] if wall_s > effort.slow_s else []  # a slow call was its own measurement

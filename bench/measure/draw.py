@@ -8,7 +8,6 @@ from torch import Tensor
 from bench.measure.clock import Clock, Effort
 from bench.measure.counters import work
 from bench.measure.latency import cold_call, latency
-from bench.measure.memory import sample_memory
 from bench.measure.result import Measured, merge
 from bench.measure.throughput import EFFORT, draw_samples
 from bench.measure.workload import Workload, observe
@@ -29,7 +28,7 @@ def measure_draw(
     """Draw images 0 .. n - 1 and measure it; nothing else may run on the machine, nor have used the model before.
 
     The cold call comes first, before anything else can warm the model; the second call is the full-length warm-up
-    and shows the network calls; memory has a pass of its own, whose images are the first batch of the samples.
+    and shows the network calls; then the samples are drawn in large batches, one of them watched for memory alone.
 
     Args:
         workload: model and draw.
@@ -44,16 +43,13 @@ def measure_draw(
         Uint8 (n, C, H, W) on the CPU, and the measurements.
     """
     clock = clock or Clock(workload.device)
-    batch = min(batch, n)
     progress("cold call", 0, 1)
     cold = cold_call(workload, clock)
     _, calls = observe(workload, 1)
     counted = work(workload.draw, calls)
     single = latency(workload, calls, clock, latency_effort, progress)
-    drawn, memory = sample_memory(workload, batch)
-    progress("sampling", batch, n)
-    samples, large = draw_samples(workload, n, batch, clock, throughput_effort, drawn, progress)
-    return samples, merge((cold, single, counted, memory, large))
+    samples, large = draw_samples(workload, n, batch, clock, throughput_effort, progress)
+    return samples, merge((cold, single, counted, large))
 
 
 def draw_untimed(workload: Workload, n: int, batch: int, progress: Progress) -> tuple[Tensor, Measured]:

@@ -86,8 +86,10 @@ def _status(process: Path) -> dict[str, int]:
     return {name: int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
 
 
-def sample_memory(workload: Workload, batch: int) -> tuple[Tensor, Measured]:
-    """Draw images 0 .. batch - 1 while watching memory alone; nothing is timed.
+def sample_memory(workload: Workload, batch: int, first: int = 0) -> tuple[Tensor, Measured]:
+    """Draw images first .. first + batch - 1 while watching memory alone; nothing is timed.
+
+    A draw at this batch should have been made before: what is built or tuned once is no part of a draw's need.
 
     Returns:
         The images, uint8 (batch, C, H, W), which are those of any other pass; and `host_peak_bytes` (beyond what was
@@ -98,11 +100,11 @@ def sample_memory(workload: Workload, batch: int) -> tuple[Tensor, Measured]:
     if workload.refusal:
         metrics = ("host_peak_bytes", "host_peak_bytes[process]", *_GPU)
         reason = "replays data: what it holds means nothing"
-        return workload.images(batch), Measured(skipped=dict.fromkeys(metrics, reason))
+        return workload.images(batch, first), Measured(skipped=dict.fromkeys(metrics, reason))
     protocol = workload.protocol(batch)
     cuda = workload.device.type == "cuda"
     held = _reset_gpu(workload.device) if cuda else 0
-    images, peak = host_peak(lambda: workload.images(batch))
+    images, peak = host_peak(lambda: workload.images(batch, first))
     host = _host(peak, protocol)
     gpu = _gpu(workload.device, held, protocol) if cuda else Measured(skipped=dict.fromkeys(_GPU, "no GPU"))
     return images, Measured(host.measurements + gpu.measurements, {**host.skipped, **gpu.skipped})

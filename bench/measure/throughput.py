@@ -1,7 +1,7 @@
 """Images per second at a large batch: the run that draws the samples for the quality metrics is the timed one.
 
-The first full batch warms up and shows the network calls; the others are timed, each followed by a block of bare
-forwards on the inputs seen, for the sampler's own limit at this batch.
+The first full batch warms up and shows the network calls, the second is watched for memory; the others are timed,
+each followed by a block of bare forwards on the inputs seen, for the sampler's own limit at this batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bench.measure.clock import Clock, Effort, Timing, quantile
 from bench.measure.latency import Limit
-from bench.measure.result import Measured
+from bench.measure.memory import sample_memory
+from bench.measure.result import Measured, merge
 from bench.measure.workload import Calls, Workload, capture_calls
 from bench.metrics.base import Progress
 from bench.record import Measurement, Scope
@@ -30,39 +31,40 @@ def draw_samples(
     batch: int,
     clock: Clock,
     effort: Effort = EFFORT,
-    drawn: Tensor | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> tuple[Tensor, Measured]:
-    """Draw images 0 .. n - 1 in batches and time them: `images_per_s`, `limit_s[large]`, `limit_ratio[large]`.
+    """Draw images 0 .. n - 1 in batches: `images_per_s`, `limit_s[large]`, `limit_ratio[large]`, and `sample_memory`.
 
     Args:
         workload: model and draw.
         n: how many images.
-        batch: the large batch. A slow sampler wants three batches or more, or one is drawn twice.
+        batch: the large batch. A slow sampler wants three batches or more, or one is drawn more than once.
         clock: of the workload's device.
         effort: how long to repeat a batch where the run itself is short.
-        drawn: images 0 .. batch - 1, where an earlier pass at this batch (say, for memory) has drawn them.
         progress: told (phase, images done, n).
 
     Returns:
         Uint8 (n, C, H, W) on the CPU, the same whatever the batch; and the measurements.
 
     Raises:
-        ValueError: if n or batch is not positive, or `drawn` is not one batch.
+        ValueError: if n or batch is not positive.
     """
     if n < 1 or batch < 1:
         raise ValueError(f"expected at least one image and a batch of one, got n={n}, batch={batch}")
     batch = min(batch, n)
-    if drawn is not None and len(drawn) != batch:
-        raise ValueError(f"drawn: expected one batch of {batch} images, got {len(drawn)}")
-    run = _Run(workload, clock, batch, warm=drawn is not None)
-    kept = [] if drawn is None else [drawn.cpu()]
-    for first in range(0 if drawn is None else batch, n, batch):
+    run, memory, kept = _Run(workload, clock, batch), None, []
+    for first in range(0, n, batch):
         size = min(batch, n - first)
-        kept.append(run.step(size, first).cpu())
+        if first == batch == size:
+            images, memory = sample_memory(workload, batch, first)
+        else:
+            images = run.step(size, first)
+        kept.append(images.cpu())
         progress("sampling", first + size, n)
+    if memory is None:
+        _, memory = sample_memory(workload, batch)
     run.repeat(effort, progress)
-    return torch.cat(kept), run.measured()
+    return torch.cat(kept), merge((memory, run.measured()))
 
 
 def throughput(
@@ -83,7 +85,6 @@ class _Run:
     workload: Workload
     clock: Clock
     batch: int
-    warm: bool = False  # whether a batch was drawn before
     clean: list[Timing] = field(default_factory=list)  # full batches, warm, with no hook on the network
     first: Timing | None = None  # the batch whose network calls were looked at; it also warms up
     limit: Limit = field(init=False)
@@ -95,7 +96,7 @@ class _Run:
         """Draw a batch; time it where it is a full one."""
         if self.workload.refusal or size < self.batch:
             return self.workload.images(size, first)
-        if self.first is None and not (self.warm and self.workload.model.network is None):
+        if self.first is None:
             with capture_calls(self.workload.model, self.workload.device) as calls:
                 images, self.first = self.clock.time(lambda: self.workload.images(size, first))
             self.limit.calls = calls
@@ -131,8 +132,7 @@ class _Run:
         walls_s = [t.wall_s for t in timings]
         note = f"batch / median of {len(walls_s)} timed batches"
         if not self.clean:
-            cold = "while its network calls were counted" if self.warm else "with no warm-up at this batch"
-            note = f"one batch only, {cold}"
+            note = "one batch only, with no warm-up at this batch"
         protocol = self.workload.protocol(self.batch)
         speed = rate("images_per_s", walls_s, self.batch, note, protocol)
         beside = self.limit.measured("large", protocol)

@@ -34,24 +34,28 @@ def _corners(sheet: Sheet) -> str:
 
 
 def _few_steps(sheet: Sheet) -> str:
-    """What DDIM buys over ancestral sampling of the same weights, and what it costs."""
+    """What DDIM buys over ancestral sampling of the same weights, and what it costs, on the seeds that both drew."""
+    if sheet.quality is None:
+        return ""
     for slow in (r for r in sheet.rows if r.draw is not None and r.draw.sampler == "ddpm"):
-        before, speed = slow.value(sheet.quality), slow.value(sheet.speed)
         fast = [
             r
             for r in sheet.rows
             if r.model == slow.model and r.variant == slow.variant and r.draw is not None and r.draw.sampler == "ddim"
         ]
-        scored = [(r, fd, v) for r in fast if (fd := r.value(sheet.quality)) and (v := r.value(sheet.speed))]
+        seeds = set(slow.seeds).intersection(*(r.seeds for r in fast))
+        before, speed = slow.mean_at(sheet.quality, seeds), slow.value(sheet.speed)
+        scored = [(r, fd, v) for r in fast if (fd := r.mean_at(sheet.quality, seeds)) and (v := r.value(sheet.speed))]
         if before is None or speed is None or not scored:
             continue
         within = [item for item in scored if item[1] <= _TOLERATED * before]
         row, fd, rate = max(within, key=lambda i: i[2]) if within else min(scored, key=lambda i: i[1])
         assert row.draw is not None
+        shared = _listed([str(seed) for seed in sorted(seeds)])
         told = (
             f"On the same {slow.title} weights, DDIM with {row.draw.steps} steps (eta {row.draw.eta:g}) makes images "
             f"{factor_text(rate / speed)} as fast as ancestral sampling ({number(rate)} against {number(speed)} "
-            f"images/s) at FD {number(fd)} against {number(before)}"
+            f"images/s) at FD {number(fd)} against {number(before)} (both of seed{'s' * (len(seeds) > 1)} {shared})"
         )
         least, worst, _ = min(scored, key=lambda i: (i[0].draw.steps or 0 if i[0].draw else 0, i[1]))
         if least.draw is not None and least is not row and least.draw.steps is not None:

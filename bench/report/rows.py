@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,12 +43,24 @@ class Score:
     note: str
 
     def overlaps(self, other: Score) -> bool:
-        """Whether the two intervals have a point in common; a score without an interval is its value."""
-        a_low, a_high = (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
-        b_low, b_high = (
-            (other.value, other.value) if other.low is None or other.high is None else (other.low, other.high)
-        )
-        return a_low <= b_high and b_low <= a_high
+        """Whether the two cannot be told apart: their intervals have a point in common.
+
+        A score without an interval borrows the other's width; where neither has one, nothing tells them apart.
+        """
+        a, b = self._bounds(), other._bounds()
+        if a is None and b is None:
+            return True
+        (below, above) = a or (self.value - _width(b), self.value + _width(b))
+        (low, high) = b or (other.value - _width(a), other.value + _width(a))
+        return below <= high and low <= above
+
+    def _bounds(self) -> tuple[float, float] | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+def _width(bounds: tuple[float, float] | None) -> float:
+    """Half of it."""
+    return 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,11 @@ class Row:
     def value(self, metric: str | None) -> float | None:
         """The score's value, None if it was not taken."""
         return self.scores[metric].value if metric is not None and metric in self.scores else None
+
+    def mean_at(self, metric: str, seeds: Collection[int]) -> float | None:
+        """The metric's mean over these seeds of its draws alone, None if one of them lacks it."""
+        found = [m.value for r in self.records if r.cell.seed in seeds for m in r.measured if m.metric == metric]
+        return sum(found) / len(found) if found and len(found) == len(seeds) else None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ _COST = (
         "parameters",
         "flops",
         "training_images_per_s",
+        "training_images_per_cpu_s",
         "training_s",
         "training_cpu_s",
         "nfe",

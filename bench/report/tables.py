@@ -25,6 +25,8 @@ _NAMES = {
     "latency_device_s": "device latency",
     "training_s": "training time",
     "training_images_per_s": "training images/s",
+    "training_images_per_cpu_s": "training images/CPU s",
+    "training_cpu_s": "training CPU time",
     "limit_s": "limit",
     "limit_ratio": "ratio to limit",
     "host_peak_bytes": "host peak memory",

@@ -17,7 +17,7 @@ from bench.report.findings import findings
 from bench.report.grouping import NEAR_BEST, aggregate, make_sheet
 from bench.report.marks import Footnotes, difference, protocol_marks, unbeaten_fd, unbeaten_likelihood
 from bench.report.numbers import number
-from bench.report.rows import Row, Sheet, likelihoods
+from bench.report.rows import Row, Score, Sheet, likelihoods
 from bench.report.side_tables import cost_table, likelihood_table, other_table, skipped_table
 from bench.report.source import open_results
 from bench.report.tables import main_table
@@ -229,7 +229,21 @@ def test_findings_name_the_corners_and_what_ddim_buys(results: Path) -> None:
     quick = row_of(sheet, "ddpm", "ddim S=20 eta=0")
     assert quick.scores[FD].value <= 1.1 * slow.scores[FD].value  # the premise
     assert "DDIM with 20 steps (eta 0) makes images 50× as fast" in steps
-    assert f"FD {number(quick.scores[FD].value)} against {number(slow.scores[FD].value)}" in steps
+    [paired] = [m.value for r in quick.records if r.cell.seed == 0 for m in r.measured if m.metric == FD]
+    assert paired != quick.scores[FD].value  # ancestral sampling has seed 0 alone
+    assert f"FD {number(paired)} against {number(slow.scores[FD].value)} (both of seed 0)" in steps
+
+
+def test_a_score_without_an_interval_wins_nothing_that_its_rivals_interval_reaches() -> None:
+    def score(value: float, half: float | None) -> Score:
+        low, high = (None, None) if half is None else (value - half, value + half)
+        return Score(FD, value, low, high, "", 1, "", "lower", None, "", False, "")
+
+    assert score(1.0, None).overlaps(score(1.15, 0.1))
+    assert score(1.15, 0.1).overlaps(score(1.0, None))
+    assert not score(1.0, None).overlaps(score(1.3, 0.1))
+    assert score(1.0, None).overlaps(score(9.0, None))
+    assert not score(1.0, 0.1).overlaps(score(1.3, 0.1))
 
 
 def test_overlapping_intervals_are_told_in_the_findings(make_results: Make) -> None:
