@@ -7,11 +7,12 @@ from bench.report.numbers import KINDS, SIGNS, factor_text, number
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
 _TOLERATED = 1.1
+_STEADY = 1.2  # most by which the times of one network's forward pass differ on a quiet machine
 
 
 def findings(sheet: Sheet) -> list[str]:
-    """Up to four sentences; those whose numbers were not measured are left out."""
-    told = [_corners(sheet), _few_steps(sheet), _references(sheet), _likelihood(sheet)]
+    """Up to five sentences; those whose numbers were not measured are left out."""
+    told = [_corners(sheet), _few_steps(sheet), _references(sheet), _likelihood(sheet), _unsteady(sheet)]
     return [sentence for sentence in told if sentence]
 
 
@@ -101,6 +102,21 @@ def _likelihood(sheet: Sheet) -> str:
         return ""
     warning = "; numbers of different kinds are not ranked against each other" if len(told) > 1 else ""
     return f"Lowest bits/dim by kind: {_listed(told)}{warning}."
+
+
+def _unsteady(sheet: Sheet) -> str:
+    """A warning where a network took longer in one draw than in another: the machine was busy, not the sampler slow."""
+    forwards_s: dict[str, list[float]] = {}
+    for row in sheet.rows:
+        limit_s, calls = row.value("limit_s[large]"), row.value("nfe")
+        if limit_s is not None and calls:
+            forwards_s.setdefault(row.title, []).append(limit_s / calls)
+    told = [
+        f"{title}'s network took between {number(min(times), 's')} and {number(max(times), 's')} a call"
+        for title, times in forwards_s.items()
+        if max(times) > _STEADY * min(times)
+    ]
+    return f"The machine was not steady while speeds were taken: {_listed(told)}, at the same batch." if told else ""
 
 
 def _deep(sheet: Sheet) -> list[Row]:

@@ -246,6 +246,22 @@ def test_a_score_without_an_interval_wins_nothing_that_its_rivals_interval_reach
     assert not score(1.0, 0.1).overlaps(score(1.3, 0.1))
 
 
+@pytest.mark.parametrize(("slowdown", "warned"), [(1.05, False), (1.5, True)])
+def test_a_network_that_slowed_down_between_draws_is_told(make_results: Make, slowdown: float, warned: bool) -> None:
+    def timed(record: Record) -> Record:
+        calls = next((m for m in record.measured if m.metric == "nfe" and m.value), None)
+        if calls is None or record.cell.draw is None:
+            return record
+        forward_s = 0.01 * (slowdown if record.cell.draw.sampler == "ddpm" else 1)
+        limit = replace(calls, metric="limit_s[large]", value=calls.value * forward_s, unit="s")
+        return replace(record, measured=(*record.measured, limit))
+
+    told = [line for line in findings(sheet_of(make_results(change=timed))) if "not steady" in line]
+    assert bool(told) == warned
+    if told:
+        assert "DDPM's network took between 10.0 ms and 15.0 ms a call" in told[0]
+
+
 def test_overlapping_intervals_are_told_in_the_findings(make_results: Make) -> None:
     def tie(record: Record) -> Record:
         low = 2.0 + 0.01 * record.cell.seed
