@@ -35,6 +35,16 @@ def to_signed(x: Tensor, levels: int) -> Tensor:
     return x.float() * (2 / (levels - 1)) - 1
 
 
+def to_unit(x: Tensor, levels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 0 .. levels - 1 to [0, 1]."""
+    return x.to(dtype) / (levels - 1)
+
+
+def to_256(x: Tensor, levels: int) -> Tensor:
+    """uint8 0 .. levels - 1 to the nearest of 0 .. 255."""
+    return x if levels == 256 else (x.float() * (255 / (levels - 1))).round().to(torch.uint8)
+
+
 def from_signed(y: Tensor, levels: int) -> Tensor:
     """Real numbers to the nearest level, clamped: [-1, 1] to uint8 0 .. levels - 1."""
     return ((y + 1) * ((levels - 1) / 2)).round().clamp(0, levels - 1).to(torch.uint8)

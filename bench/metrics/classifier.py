@@ -19,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.data.likelihood import to_unit
 from baselines.errors import UserError
 from bench.metrics.base import Features
 
@@ -81,7 +82,7 @@ class Classifier(nn.Module):
 def batches(images: Tensor, levels: int, device: str) -> Iterator[Tensor]:
     """uint8 images as float32 in [0, 1], batch by batch, on the device."""
     for batch in torch.split(images, _BATCH):
-        yield batch.to(device).float() / (levels - 1)
+        yield to_unit(batch.to(device), levels)
 
 
 class ClassifierExtractor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.config import nearest
+from baselines.data.likelihood import to_unit
 from baselines.errors import UserError
 from baselines.types import ImageShape
 from bench.metrics.base import Extractor, Features
@@ -46,8 +47,9 @@ class PixelExtractor:
     def extract(self, images: Tensor, levels: int) -> Features:
         """Features (N, C * min(H, 8) * min(W, 8)) of uint8 images (N, C, H, W)."""
         size = min(images.shape[2], 8), min(images.shape[3], 8)
-        found = [F.adaptive_avg_pool2d(x.double(), size).flatten(1) for x in torch.split(images.cpu(), 1000)]
-        return Features(np.asarray((torch.cat(found) * (2 / (levels - 1)) - 1).numpy(), np.float64))
+        parts = (to_unit(x, levels, torch.float64) for x in torch.split(images.cpu(), 1000))
+        found = torch.cat([F.adaptive_avg_pool2d(x, size).flatten(1) for x in parts])
+        return Features(np.asarray((2 * found - 1).numpy(), np.float64))
 
 
 def names() -> tuple[str, ...]:

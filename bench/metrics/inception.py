@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from baselines.data.likelihood import to_256
 from baselines.errors import UserError
 from bench.metrics.base import Features
 
@@ -91,9 +92,7 @@ class InceptionExtractor:
 
 def as_rgb(images: Tensor, levels: int) -> Tensor:
     """uint8 (N, 1 or 3, H, W) with levels 0 .. levels - 1 to uint8 (N, 3, H, W) over 0 .. 255."""
-    if levels != 256:
-        images = (images.float() * (255 / (levels - 1))).round().to(torch.uint8)
-    return images.expand(-1, 3, -1, -1)
+    return to_256(images, levels).expand(-1, 3, -1, -1)
 
 
 def build(state: Mapping[str, Tensor]) -> nn.Module:

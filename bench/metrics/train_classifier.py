@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from baselines.data import catalogue
 from baselines.data.dataset import Dataset, Split
+from baselines.data.likelihood import to_unit
 from baselines.noise import derive_seed
 from bench.metrics.classifier import FOLDER, SPECS, Classifier, Spec, batches
 
@@ -57,7 +58,7 @@ def train(spec: Spec, recipe: Recipe, data: Dataset, seed: int) -> Classifier:
     net = Classifier(spec)
     generator = torch.Generator().manual_seed(derive_seed(seed, "train"))
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    images, labels = data.train.images.float() / (data.shape.levels - 1), _labels(data.train)
+    images, labels = to_unit(data.train.images, data.shape.levels), _labels(data.train)
     steps = recipe.epochs * (len(images) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
     best, best_loss = copy.deepcopy(net.state_dict()), math.inf
