@@ -38,15 +38,15 @@ class Config:
     """Sizes and learning rates; the defaults are tuned for 8x8 digits."""
 
     latent: int = 64  # dimensions of z
-    width: int = 64  # channels next to the image; they double with every halving
+    width: int = 48  # channels next to the image; they double with every halving
     widest: int = 512  # the most channels of any layer
     slope: float = 0.2  # of LeakyReLU in D
-    lr_generator: float = 4e-4
-    lr_discriminator: float = 4e-4
+    lr_generator: float = 5.5e-4
+    lr_discriminator: float = 5.5e-4
     beta1: float = 0.5  # of Adam
     generator_steps: int = 1  # updates of G for each of D; two help where D wins at once
-    decay: str = "constant"  # of both learning rates over the budget
-    training: Training = Training(batch_size=64, ema_decay=0.998)
+    decay: str = "linear"  # of both learning rates over the budget
+    training: Training = Training(batch_size=32, ema_decay=0.998)
 
     def __post_init__(self) -> None:
         for name in ("latent", "width", "widest", "generator_steps"):
