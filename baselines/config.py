@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -80,7 +81,9 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, Mapping):
             return build_config(typing.cast("type[Any]", hint), value, where)
         raise UserError(f"{where}: expected a table of {_say(hint)} keys, got {value!r}")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UserError(f"{where}: expected a finite number, got {value}")
         return float(value)
     if hint is type(None) and value is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from baselines.config import nearest
+from baselines.errors import UserError
 from baselines.noise import Noise
 from baselines.types import Draw, ImageShape, Kind, Task
 
@@ -34,6 +37,9 @@ __all__ = [
     "Training",
     "Trains",
 ]
+
+
+_PLAIN = Draw()
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,15 @@ class Training:
     validations: int = 20  # times the validation split is scored over the budget
     validation_images: int = 2000  # at most so many of the split's images, the same ones each time
 
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "validations", "validation_images"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"training.ema_decay: expected 0 (none) or more and below 1, got {self.ema_decay}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"training.clip_norm: expected a positive norm, or none at all, got {self.clip_norm}")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -129,7 +144,27 @@ class GenerativeModel(nn.Module, ABC):
     network: ClassVar[str | None] = None
     """The submodule whose forward call is one function evaluation of sampling (NFE); None: it has none."""
 
+    draw_keys: ClassVar[tuple[str, ...]] = ()
+    """The fields of `Draw` beside `sampler` that its samplers take."""
+
     shape: ImageShape
+
+    @classmethod
+    def check_draw(cls, config: Any, draw: Draw) -> None:
+        """Refuse what this model cannot draw under this config; asked before anything is trained.
+
+        Raises:
+            UserError: for a sampler that it has not, or a setting that the sampler does not take.
+        """
+        if draw == _PLAIN and "native" in cls.samplers:
+            return
+        if draw.sampler not in cls.samplers:
+            raise UserError(f"no sampler {draw.sampler!r}{nearest(draw.sampler, cls.samplers)}")
+        for field_ in dataclasses.fields(Draw):
+            value = getattr(draw, field_.name)
+            if field_.name in ("sampler", *cls.draw_keys) or value == getattr(_PLAIN, field_.name):
+                continue
+            raise UserError(f"sampler {draw.sampler!r} takes no {field_.name}, got {value!r}; leave it out")
 
     @abstractmethod
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:

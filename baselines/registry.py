@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -77,17 +79,38 @@ def _import_external(module_name: str, name: str) -> ModuleType:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module  # dataclasses look their module up by name
-        spec.loader.exec_module(module)
-        return module
+        loader = spec.loader
+
+        def run() -> ModuleType:
+            sys.modules[path.stem] = module  # dataclasses look their module up by name
+            try:
+                loader.exec_module(module)
+            except BaseException:
+                del sys.modules[path.stem]
+                raise
+            return module
+
+        return _running(run, name, module_name)
+    return _running(lambda: importlib.import_module(module_name), name, module_name)
+
+
+def _running(load_module: Callable[[], ModuleType], name: str, module_name: str) -> ModuleType:
+    """Run a third party's module; what it raises is told by file and line, as it is the user's to mend."""
     try:
-        return importlib.import_module(module_name)
+        return load_module()
     except ModuleNotFoundError as error:
         missing = error.name or ""
-        if module_name == missing or module_name.startswith(missing + "."):
+        if missing and (module_name == missing or module_name.startswith(missing + ".")):
             hint = nearest(name, names()) if "." not in name else "; is its folder on PYTHONPATH?"
             raise UserError(f"unknown model {name!r}{hint}") from None
         raise UserError(f"model {name!r} imports {missing!r}, which is not installed") from error
+    except Exception as error:
+        if isinstance(error, SyntaxError):
+            where, what = f"{error.filename}:{error.lineno}", error.msg
+        else:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where, what = f"{last.filename}:{last.lineno}", f"{type(error).__name__}: {error}"
+        raise UserError(f"model {name!r} cannot be imported: {where}: {what}") from error
 
 
 def _declared(module: ModuleType) -> Model:

@@ -49,8 +49,6 @@ class Draw:
 
     def label(self) -> str:
         """Short name for tables, such as `ddim S=20 eta=0`."""
-        if self.sampler == "native":
-            return "native"
         parts = [self.sampler]
         if self.steps is not None:
             parts.append(f"S={self.steps}")

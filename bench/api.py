@@ -16,8 +16,8 @@ from baselines.errors import UserError
 from baselines.types import Budget
 from bench import matrix as matrices
 from bench import store
-from bench.job import Setup
-from bench.plan import plan, what_is_left
+from bench.job import Job, Setup
+from bench.plan import plan, stale_jobs, what_is_left
 from bench.runner import Summary, run_matrix
 
 DEFAULT_MATRIX = "quick"
@@ -54,10 +54,10 @@ class _Prepared:
 def run(
     matrix: str = DEFAULT_MATRIX,
     *,
-    models: Sequence[str] = (),
-    datasets: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    budget: str | None = None,
+    models: Sequence[str] | str = (),
+    datasets: Sequence[str] | str = (),
+    seeds: Sequence[int] | int = (),
+    budget: str | int | None = None,
     device: str = "auto",
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     results: Path | str | None = None,
@@ -91,15 +91,15 @@ def run(
     summary = execute(
         Options(
             matrix,
-            models,
-            datasets,
-            seeds,
-            None if budget is None else Budget.parse(budget),
+            _listed("models", models, str),
+            _listed("datasets", datasets, str),
+            _listed("seeds", seeds, int),
+            None if budget is None else Budget.parse(str(budget)),
             device,
             overrides or {},
-            None if results is None else Path(results),
-            None if data_dir is None else Path(data_dir),
-            None if weights is None else Path(weights),
+            _path("results", results),
+            _path("data_dir", data_dir),
+            _path("weights", weights),
             extractor,
             jobs,
         ),
@@ -110,6 +110,21 @@ def run(
     return frame
 
 
+def _listed(name: str, values: Any, kind: type) -> list[Any]:
+    """A list; one value alone is a list of one."""
+    found = [values] if isinstance(values, str | int) else list(values)
+    wrong = next((value for value in found if not isinstance(value, kind) or isinstance(value, bool)), None)
+    if wrong is not None:
+        raise UserError(f"{name}: expected {kind.__name__} values, got {wrong!r}")
+    return found
+
+
+def _path(name: str, value: Any) -> Path | None:
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise UserError(f"{name}: expected a path, got {value!r}")
+    return None if value is None else Path(value)
+
+
 def execute(options: Options, console: Console) -> Summary:
     """Run what is missing, showing progress on `console`.
 
@@ -118,6 +133,11 @@ def execute(options: Options, console: Console) -> Summary:
     """
     ready = _prepare(options)
     return run_matrix(ready.name, ready.title, ready.everything, ready.selected, ready.setup, ready.slots, console)
+
+
+def results_folder(options: Options) -> Path:
+    """Where the records of a run lie."""
+    return options.results or Path("results") / matrices.load(options.matrix)[0]
 
 
 def dry_run(options: Options) -> list[dict[str, str]]:
@@ -132,11 +152,18 @@ def dry_run(options: Options) -> list[dict[str, str]]:
     records = {r.key: r for r in store.load(folder).records} if folder.is_dir() else {}
     todo = what_is_left(trainings, records)
     cached = {job.key for job in todo.cached}
+    stale = stale_jobs(todo, records)
+
+    def state(job: Job) -> str:
+        if job.key in cached:
+            return "done"
+        return ("stale, " if job.key in stale else "") + ("to train" if job.cell.draw is None else "to measure")
+
     return [
         {
             "cell": job.cell.label(),
             "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
-            "state": "done" if job.key in cached else "to train" if job.cell.draw is None else "to measure",
+            "state": state(job),
         }
         for training in trainings
         for job in (training.job, *training.draws)
@@ -152,7 +179,7 @@ def _prepare(options: Options) -> _Prepared:
     slots = options.jobs or (1 if device == "cuda" else _usable_cores())
     measure = content.measure
     setup = Setup(
-        results=options.results or Path("results") / name,
+        results=results_folder(options),
         device=device,
         data_dir=options.data_dir,
         weights=options.weights,

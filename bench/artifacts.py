@@ -29,21 +29,31 @@ def save_json(results: Path, role: str, content: Any) -> Artifact:
 
 def load_images(results: Path, artifact: Artifact) -> NDArray[np.uint8] | None:
     """The images of an artifact; None if the file is missing or is not what was written."""
-    path = results / "artifacts" / Path(artifact.path).name
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(data).hexdigest() != artifact.sha256:
+    data = _read(results, artifact)
+    if data is None:
         return None
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         images: NDArray[np.uint8] = archive["images"]
     return images
 
 
+def is_whole(results: Path, artifact: Artifact) -> bool:
+    """Whether the file is there and is what was written."""
+    return _read(results, artifact) is not None
+
+
+def _read(results: Path, artifact: Artifact) -> bytes | None:
+    try:
+        data = (results / "artifacts" / Path(artifact.path).name).read_bytes()
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == artifact.sha256 else None
+
+
 def _save(results: Path, role: str, data: bytes, ending: str) -> Artifact:
     digest = hashlib.sha256(data).hexdigest()
     path = Path("artifacts") / f"{role}-{digest[:16]}.{ending}"
-    if not (results / path).exists():
+    artifact = Artifact(role, path.as_posix(), digest)
+    if not is_whole(results, artifact):
         write_atomically(results / path, data)
-    return Artifact(role, path.as_posix(), digest)
+    return artifact

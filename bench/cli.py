@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +18,7 @@ from rich.table import Table
 from baselines.errors import UserError
 from baselines.types import Budget
 from bench import __version__
+from bench.record import Record
 
 app = typer.Typer(
     name="trilemma",
@@ -36,7 +41,7 @@ Examples:
 
     trilemma run --dataset folder:photos --budget 60s
 
-    trilemma run quick --set ddpm.width=48 --set vae.training.batch_size=128
+    trilemma run quick --set ddpm.blocks=2 --set vae.training.batch_size=128
 
     trilemma run my_matrix.toml --dry-run           # what would be done
 """
@@ -78,9 +83,11 @@ def run(
 ) -> None:
     """Train and measure the cells of a matrix."""
     from bench import api
+    from bench.report.folder import check_writable
 
     sys.path.insert(0, str(Path.cwd()))  # `--model my.module` means the module in the user's folder
     console = Console()
+    named = model or []
     options = api.Options(
         matrix,
         model or (),
@@ -88,7 +95,7 @@ def run(
         seed or (),
         None if budget is None else Budget.parse(budget),
         device,
-        _overrides(set_ or []),
+        _overrides(set_ or [], named),
         results,
         data_dir,
         weights,
@@ -98,24 +105,45 @@ def run(
     if dry_run:
         _print_plan(api.dry_run(options), console)
         return
-    summary = api.execute(options, console)
-    _finish(summary.results, report or Path("reports") / summary.results.name, console)
+    out = report or Path("reports") / api.results_folder(options).name
+    check_writable(out)
+    with _stoppable():
+        summary = api.execute(options, console)
+    try:
+        _finish(summary.results, out, console)
+    finally:
+        _tell_failed(summary.failed, console)
     if summary.failed:
-        console.print(f"\n{len(summary.failed)} cells failed:", style="bold red")
-        for record in summary.failed:
-            first = record.error.splitlines()[0] if record.error else record.status
-            console.print(f"  {record.cell.label()}: {first}", markup=False, soft_wrap=True)
-        again = " ".join(["trilemma run", *sys.argv[2:]])
-        console.print(f"Run it again to retry only these: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(1)
 
 
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C ends the run and says how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _tell_failed(failed: Sequence[Record], console: Console) -> None:
+    if not failed:
+        return
+    console.print(f"\n{len(failed)} cells failed:", style="bold red")
+    for record in failed:
+        first = record.error.splitlines()[0] if record.error else record.status
+        console.print(f"  {record.cell.label()}: {first}", markup=False, soft_wrap=True)
+    again = shlex.join(["trilemma", "run", *sys.argv[2:]])
+    console.print(f"Run it again to retry only these: {again}", markup=False, soft_wrap=True)
+
+
 def _finish(results: Path, out: Path, console: Console) -> None:
-    """Print the trilemma table and write the report."""
+    """Write the report, print the trilemma table and where the report lies."""
     from bench.report import render_terminal_table, write_report
 
-    console.print(render_terminal_table(results))
     page = write_report(results, out)
+    console.print(render_terminal_table(results))
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
@@ -173,6 +201,8 @@ def show(
     from bench import store
     from bench.report import render_terminal_table
 
+    if as_json and as_csv:
+        raise UserError("show: expected --json or --csv, got both")
     loaded = store.load(results)
     for problem in loaded.problems:
         print(f"note: {problem}", file=sys.stderr)
@@ -185,14 +215,18 @@ def show(
         Console().print(render_terminal_table(results))
 
 
-def _overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """`model.key=value` to {model: {key: value}}, the value read as TOML, or as a bare word."""
+def _overrides(settings: list[str], models: list[str]) -> dict[str, dict[str, Any]]:
+    """`model.key=value` to {model: {key: value}}, the value read as TOML, or as a bare word.
+
+    models: those named by --model, some of whose names hold dots themselves (my.module, file.py).
+    """
     import tomllib
 
     out: dict[str, dict[str, Any]] = {}
     for setting in settings:
         target, equals, text = setting.partition("=")
-        model, dot, key = target.partition(".")
+        named = max((name for name in models if target.startswith(f"{name}.")), key=len, default=None)
+        model, dot, key = (named, ".", target[len(named) + 1 :]) if named else target.partition(".")
         if not (equals and dot and model and key):
             raise UserError(f"--set: expected model.key=value, got {setting!r}")
         try:
@@ -214,6 +248,9 @@ def _print_plan(plan: list[dict[str, str]], console: Console) -> None:
 
 def main() -> None:
     """Entry point of the `trilemma` script: errors of the user's are a line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign shows it as \\u2193, and nothing is lost
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(standalone_mode=True)
     except UserError as error:

@@ -179,7 +179,7 @@ def expand(
     for spec in specs:
         config = {**spec.config, **(overrides or {}).get(spec.model, {})}
         own = budget or Budget(spec.images or (None if spec.seconds else matrix.images), spec.seconds)
-        for dataset in datasets or spec.datasets or matrix.datasets:
+        for dataset in dict.fromkeys(datasets or spec.datasets or matrix.datasets):
             if datasets and spec.datasets and dataset not in spec.datasets and not models:
                 continue
             wanted += _seeds_of(matrix, spec, dataset, own, config, seeds)
@@ -189,7 +189,7 @@ def expand(
 def _seeds_of(
     matrix: Matrix, spec: ModelSpec, dataset: str, budget: Budget, config: Mapping[str, Any], seeds: Sequence[int]
 ) -> Iterator[Wanted]:
-    every = list(seeds or matrix.seeds)
+    every = list(dict.fromkeys(seeds or matrix.seeds))
     for seed in every:
         if spec.seeds is not None and not seeds and seed not in spec.seeds:
             continue

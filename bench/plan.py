@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from baselines import checkpoint, registry
-from baselines.config import build_config, config_values, nearest
-from baselines.contract import Fits
+from baselines.config import build_config, config_values
+from baselines.contract import Fits, GenerativeModel
 from baselines.data import catalogue as data_catalogue
 from baselines.data.dataset import Dataset
 from baselines.errors import UserError
 from baselines.types import Budget, Draw
 from bench import keys
+from bench.artifacts import is_whole
 from bench.families import family_keys
 from bench.job import Job, Setup
 from bench.matrix import SAMPLES, Wanted
@@ -54,12 +55,24 @@ def plan(wanted: Sequence[Wanted], setup: Setup) -> list[Training]:
         UserError: for an unknown model, data set, sampler or config key, or unusable data.
     """
     kept = [item for item in wanted if not _repeats_an_endpoint(item, wanted)]
-    return [_training(item, setup, _is_timed(item, kept, setup)) for item in kept]
+    found: dict[str, Training] = {}
+    for item in kept:
+        training = _training(item, setup, _is_timed(item, kept, setup))
+        same = found.get(training.job.key)
+        found[training.job.key] = training if same is None else _merged(same, training)
+    return list(found.values())
+
+
+def _merged(first: Training, second: Training) -> Training:
+    """Two lines of a matrix that train the same model in the same way: one training, the draws of both."""
+    return replace(first, draws=tuple({job.key: job for job in (*second.draws, *first.draws)}.values()))
 
 
 def _is_timed(item: Wanted, wanted: Sequence[Wanted], setup: Setup) -> bool:
     """Speed does not hang on the weights: a matrix may time the first seeds alone."""
-    mine = [other.seed for other in wanted if (other.model, other.dataset) == (item.model, item.dataset)]
+    mine = list(
+        dict.fromkeys(other.seed for other in wanted if (other.model, other.dataset) == (item.model, item.dataset))
+    )
     return setup.timed_seeds is None or mine.index(item.seed) < setup.timed_seeds
 
 
@@ -74,7 +87,8 @@ def _repeats_an_endpoint(item: Wanted, wanted: Sequence[Wanted]) -> bool:
 def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
     entry = registry.load(wanted.model)
     dataset, fingerprint = open_dataset(wanted.dataset, setup.data_dir)
-    config = config_values(build_config(entry.model.config, wanted.config, wanted.model))
+    built = build_config(entry.model.config, wanted.config, wanted.model)
+    config = config_values(built)
     budget = _budget(entry, wanted, dataset)
     cell = Cell(wanted.model, dataset.name, budget, wanted.seed, config)
     train_key = keys.train_key(
@@ -99,7 +113,7 @@ def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
             times_likelihood=timed and index == 0,
         )
         for index, draw in enumerate(wanted.draws)
-        if _checked(draw, entry, wanted.model)
+        if _checked(draw, built, entry)
     )
     return Training(train, draws)
 
@@ -111,10 +125,14 @@ def _budget(entry: registry.Entry, wanted: Wanted, dataset: Dataset) -> Budget:
     return wanted.budget
 
 
-def _checked(draw: Draw, entry: registry.Entry, model: str) -> bool:
-    samplers = getattr(entry.model.build, "samplers", (draw.sampler,))
-    if draw.sampler not in samplers:
-        raise UserError(f"{model}: no sampler {draw.sampler!r}{nearest(draw.sampler, samplers)}")
+def _checked(draw: Draw, config: Any, entry: registry.Entry) -> bool:
+    """Whether the model can make this draw; found out before anything is trained."""
+    kind = entry.model.build
+    if isinstance(kind, type) and issubclass(kind, GenerativeModel):
+        try:
+            kind.check_draw(config, draw)
+        except UserError as error:
+            raise UserError(f"{entry.name}, draw {draw.label()}: {error}") from None
     return True
 
 
@@ -143,9 +161,20 @@ def what_is_left(trainings: Sequence[Training], records: Mapping[str, Record]) -
 
 
 def is_done(job: Job, records: Mapping[str, Record]) -> bool:
-    """Whether a record answers this job in full: same key, succeeded, by the metrics as they are now."""
+    """Whether a record answers this job in full: same key, succeeded, by the metrics as they are now, files whole."""
     record = records.get(job.key)
-    return record is not None and record.status == "ok" and dict(record.metric_keys) == dict(job.metric_keys)
+    if record is None or record.status != "ok" or dict(record.metric_keys) != dict(job.metric_keys):
+        return False
+    return all(is_whole(job.setup.results, artifact) for artifact in record.artifacts)
+
+
+def stale_jobs(todo: Todo, records: Mapping[str, Record]) -> set[str]:
+    """Keys of the jobs that were done once, by other code, config, data or measuring options than now."""
+    wanted = {job.key for job in (*todo.trainings, *todo.draws, *todo.cached)}
+    done = [record for record in records.values() if record.status == "ok"]
+    left = {record.cell.label() for record in done if record.key not in wanted}
+    rescored = {record.key for record in done}
+    return {job.key for job in (*todo.trainings, *todo.draws) if job.key in rescored or job.cell.label() in left}
 
 
 def _has_checkpoint(job: Job, todo: Todo) -> bool:

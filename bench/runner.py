@@ -16,10 +16,12 @@ from bench import provenance, store
 from bench.executors.local import Outcome, run_jobs
 from bench.job import Job, Setup
 from bench.matrix import Wanted
-from bench.plan import Todo, Training, families_table, plan, what_is_left
+from bench.plan import Todo, Training, families_table, plan, stale_jobs, what_is_left
 from bench.progress import Display, duration
 from bench.record import Record
 from bench.worker import run_job
+
+STALE = "code, config, data or measuring options changed"
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,16 @@ def run_matrix(
         todo = what_is_left(trainings, records)
         for note in todo.notes:
             console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
-        _announce(todo, trainings, records, console)
+        _announce(todo, records, console)
         _write_run(name, title, trainings, everything, selected, setup, records)
         done, failed = _execute(todo, records, slots, console)
         return Summary(setup.results, len(todo.cached), done, tuple(failed))
 
 
-def _announce(todo: Todo, trainings: Sequence[Training], records: Mapping[str, Record], console: Console) -> None:
-    wanted = {job.key for training in trainings for job in (training.job, *training.draws)}
-    labels = {job.cell.label() for job in (*todo.trainings, *todo.draws)}
-    stale = sum(key not in wanted and record.cell.label() in labels for key, record in records.items())
+def _announce(todo: Todo, records: Mapping[str, Record], console: Console) -> None:
+    stale = len(stale_jobs(todo, records))
     text = f"{len(todo.cached)} cells done before, {len(todo.trainings)} to train, {len(todo.draws)} draws to measure"
-    console.print(text + (f", {stale} of them stale (code, config or data changed)" if stale else ""))
+    console.print(text + (f", {stale} of them stale ({STALE})" if stale else ""))
 
 
 def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Console) -> tuple[int, list[Record]]:
@@ -88,7 +88,8 @@ def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Con
         ready = [job for job in todo.draws if job.train_key not in failed]
         for job in todo.draws:
             if job.train_key in failed:
-                record = _not_ok(job, "failed", f"its training {failed[job.train_key].status}: see that cell")
+                how = "timed out" if failed[job.train_key].status == "timeout" else "failed"
+                record = _not_ok(job, "failed", f"its training {how}: see that cell")
                 store.append(job.setup.results, record)
                 failed[job.key] = record
                 display.finished(job.cell.label(), "failed, since its training did")
@@ -160,6 +161,7 @@ def _write_run(
         except UserError:  # a model of the matrix that cannot be built here is not this run's concern
             continue
     keys = [job.key for training in whole for job in (training.job, *training.draws)]
+    before = store.read_run(setup.results).get("families", {})
     store.write_run(
         setup.results,
         {
@@ -167,7 +169,7 @@ def _write_run(
             "matrix": name,
             "title": title,
             "keys": [*keys, *(key for key in records if key not in keys and _is_extra(records[key], whole))],
-            "families": families_table(whole),
+            "families": {**before, **families_table(whole)},
         },
     )
 

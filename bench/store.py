@@ -54,7 +54,8 @@ def append(folder: Path, record: Record) -> Path:
         with open(shard, "a+b", buffering=0) as file:
             if not _ends_on_fresh_line(shard):
                 line = "\n" + line  # what a killed writer left behind stays a line of its own
-            _write_all(file.fileno(), line.encode())
+            # half a surrogate pair, as in a file name that is no UTF-8, becomes its JSON escape
+            _write_all(file.fileno(), line.encode(errors="backslashreplace"))
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(
@@ -173,7 +174,7 @@ def write_run(folder: Path, info: Mapping[str, Any]) -> Path:
     text = json.dumps({"schema": SCHEMA, **info}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(passing, "w", encoding="utf-8") as file:
+        with open(passing, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -21,7 +21,7 @@ from baselines.contract import Fits, GenerativeModel, Noise, Trains
 from baselines.errors import DivergedError
 from baselines.noise import derive_seed
 from bench import provenance
-from bench.artifacts import load_images, save_images, save_json
+from bench.artifacts import is_whole, load_images, save_images, save_json
 from bench.families import measure_families, open_extractor
 from bench.job import Job
 from bench.measure.clock import Clock, Effort
@@ -177,6 +177,8 @@ class _Cell:
         artifact = next((a for a in previous.artifacts if a.role == "samples"), None)
         images = load_images(self.job.setup.results, artifact) if artifact else None
         if images is None or len(images) != self.job.samples:
+            return None
+        if not all(is_whole(self.job.setup.results, other) for other in previous.artifacts):
             return None
         timed = set(previous.provenance.get("timed", ()))
         measurements = tuple(m for m in previous.measured if m.metric in timed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -47,6 +48,10 @@ def refused(*arguments: str, folder: Path, **environment: str) -> str:
         (["--model", "vae", "--set", "vae.latnt=3"], "vae.latnt: unknown key"),
         (["--model", "vae", "--set", "vae.training.batch_size=many"], "expected int, got 'many'"),
         (["--model", "vae", "--set", "vae"], "expected model.key=value"),
+        (["--model", "vae", "--set", "vae.lr=nan"], "vae.lr: expected a finite number, got nan"),
+        (["--model", "vae", "--set", "vae.training.batch_size=0"], "training.batch_size: expected at least 1, got 0"),
+        (["--model", "vae", "--set", "vae.training.ema_decay=2.0"], "training.ema_decay"),
+        (["--model", "vae", "--set", "vae.training.clip_norm=-1.0"], "training.clip_norm"),
         (["--budget", "soon"], "budget: expected images"),
         (["--device", "tpu"], "expected auto, cpu or cuda, got 'tpu'"),
         (["--dataset", "folder:nowhere"], "nowhere"),
@@ -62,6 +67,82 @@ def test_bad_arguments_are_named(arguments: list[str], message: str, tmp_path: P
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
     assert "no CUDA device" in refused("run", "--device", "cuda", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "draw", "message"),
+    [
+        ("ddpm", 'sampler = "ddim", steps = [0]', "steps: expected 1 to 1000"),
+        ("ddpm", 'sampler = "ddim", steps = [5, 2000]', "steps: expected 1 to 1000"),
+        ("ddpm", 'sampler = "ddim", steps = [5], eta = [7.0]', "eta: expected 0 to 1"),
+        ("ddpm", 'sampler = "ddim", steps = [5], spacing = "foo"', "spacing: expected one of"),
+        ("ddpm", 'sampler = "ddpm", variance = "bar"', "variance: 'ddpm' has"),
+        ("ddpm", 'sampler = "ddpm", options = { foo = 3 }', "draw.options"),
+        ("vae", "steps = [5]", "sampler 'native' takes no steps, got 5"),
+        ("dcgan", 'spacing = "trailing"', "sampler 'native' takes no spacing"),
+    ],
+)
+def test_a_draw_that_cannot_be_made_is_refused_before_any_training(
+    model: str, draw: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "m.toml").write_text(f'[[models]]\nmodel = "{model}"\nimages = 100\ndraws = [{{ {draw} }}]\n')
+    told = refused("run", "m.toml", folder=tmp_path)
+    assert message in told
+    assert f"error: {model}, draw " in told
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import not_there", "imports 'not_there', which is not installed"),
+        ("x = 1\ndef broken(:", "mine.py:2: invalid syntax"),
+        ("x = 1\n\nraise ValueError('no')", "mine.py:3: ValueError: no"),
+        ("x = 1", "expected it to end with MODEL = Model(...)"),
+    ],
+)
+def test_a_faulty_model_file_is_told_by_file_and_line(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(content)
+    assert message in refused("run", "--model", "mine.py", "--dry-run", folder=tmp_path)
+
+
+def test_a_model_given_as_a_file_can_be_configured(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "outside_model.py", tmp_path / "mine.py")
+    arguments = ("run", "--model", "mine.py", "--dry-run", "--set")
+    assert trilemma(*arguments, "mine.py.lr=0.1", folder=tmp_path).returncode == 0
+    assert "mine.py.rl: unknown key" in refused(*arguments, "mine.py.rl=0.1", folder=tmp_path)
+
+
+def test_a_report_folder_that_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    told = refused("run", "smoke", "--model", "histogram", "--report", "taken", folder=tmp_path)
+    assert "report: cannot write in taken" in told
+    assert not (tmp_path / "results").exists()
+
+
+def test_show_refuses_two_formats_at_once(tmp_path: Path) -> None:
+    assert "got both" in refused("show", str(tmp_path), "--csv", "--json", folder=tmp_path)
+
+
+def test_a_terminal_that_lacks_a_sign_loses_nothing_else(tmp_path: Path) -> None:
+    done = trilemma("list", "models", folder=tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert "ddpm" in done.stdout
+
+
+def test_the_examples_of_run_are_valid(tmp_path: Path) -> None:
+    shown = trilemma("run", "--help", folder=tmp_path).stdout
+    examples = [line.strip(" │") for line in shown.splitlines() if line.strip(" │").startswith("trilemma run")]
+    assert len(examples) > 4
+    (tmp_path / "photos").mkdir()
+    for i in range(30):
+        pixels = np.random.default_rng(i).integers(256, size=(8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    shutil.copy(Path(__file__).parent / "outside_model.py", tmp_path / "my.py")
+    (tmp_path / "my_matrix.toml").write_text('[[models]]\nmodel = "vae"\n')
+    for example in examples:
+        words = example.split("#")[0].replace("my.module", "my").split()[1:]
+        done = trilemma(*words, *([] if "--dry-run" in words else ["--dry-run"]), folder=tmp_path)
+        assert done.returncode == 0, (example, done.stderr)
 
 
 def test_a_sampler_that_a_model_lacks_is_named(tmp_path: Path) -> None:

@@ -119,8 +119,61 @@ def test_a_changed_model_is_stale_and_is_run_again_alone(copy: Path) -> None:
     plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
     assert "0 to do" in plan, "a comment makes nothing stale"
     (copy / "outside_model.py").write_text(source.replace("lr: float = 0.05", "lr: float = 0.04"))
+    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    assert "stale, to train" in plan
+    assert "stale, to measure" in plan
     done = trilemma(copy, "run", "mine.toml")
     assert "1 to train, 1 draws to measure, 2 of them stale" in done.stdout
+    assert "stale" not in (copy / "reports/mine/report.md").read_text(), "all are replaced"
+
+
+def test_what_is_named_twice_is_run_once(copy: Path) -> None:
+    twice = MATRIX.replace("seeds = [0]", "seeds = [0, 0]") + MATRIX[MATRIX.index("[[models]]") :]
+    (copy / "mine.toml").write_text(twice)
+    for more in ([], ["--seed", "0", "--seed", "0", "--dataset", "digits", "--dataset", "digits"]):
+        assert "6 cells, 6 done, 0 to do" in trilemma(copy, "run", "mine.toml", *more, "--dry-run").stdout
+
+
+def test_damaged_and_missing_artifacts_are_made_again(copy: Path) -> None:
+    files = sorted((copy / "results/mine/artifacts").iterdir())
+    before = {file.name: file.read_bytes() for file in files}
+    files[0].unlink()
+    for file in files[1:]:
+        file.write_bytes(b"junk")
+    assert trilemma(copy, "run", "mine.toml").returncode == 0
+    after = {file.name: file.read_bytes() for file in files if "timings" not in file.name and file.exists()}
+    assert set(after) == {name for name in before if "timings" not in name}
+    assert all(before[name] == data for name, data in after.items())
+
+
+def test_a_model_added_by_name_keeps_its_title_in_later_reports(copy: Path) -> None:
+    (copy / "mine.toml").write_text(MATRIX[: MATRIX.index("[[models]]")])
+    shutil.move(copy / "outside_model.py", copy / "added.py")
+    assert trilemma(copy, "run", "mine.toml", "--model", "added.py", "--budget", "64").returncode == 0
+    assert trilemma(copy, "run", "mine.toml").returncode == 0
+    assert "Independent pixels by gradient" in (copy / "reports/mine/index.html").read_text()
+
+
+def test_ctrl_c_says_how_to_go_on(copy: Path) -> None:
+    (copy / "mine.toml").write_text(MATRIX.replace("slow_s = 0.0", "slow_s = 0.05"))
+    command = [sys.executable, "-m", "bench", "run", "mine.toml"]
+    run = subprocess.Popen(
+        command,
+        cwd=copy,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout is not None
+    while "training" not in run.stdout.readline():
+        assert run.poll() is None
+    os.killpg(run.pid, signal.SIGINT)
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
 
 
 def test_a_damaged_checkpoint_is_named_set_aside_and_trained_again(copy: Path) -> None:

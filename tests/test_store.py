@@ -178,3 +178,11 @@ def test_table_joins_the_numbers_of_training_to_every_draw_of_the_same_checkpoin
     assert list(table.loc[["d5", "d20"], "fd[digits-cnn]"]) == [9.0, 2.0]
     assert math.isnan(table.loc["other", "fd[digits-cnn]"])
     assert set(table["bits_per_dim[vlb] kind"]) == {"upper_bound"}
+
+
+def test_half_a_surrogate_pair_in_a_name_or_an_error_is_kept(tmp_path: Path) -> None:
+    odd = make("a", error="no such file: n\udcff")
+    store.append(tmp_path, odd)
+    assert store.load(tmp_path).records == (odd,)
+    store.write_run(tmp_path, {"title": "n\udcff"})
+    assert store.read_run(tmp_path)["title"] == "n\udcff"

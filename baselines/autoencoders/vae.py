@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -81,6 +81,7 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
         f"iwae_k{IMPORTANCE_SAMPLES}": "upper_bound",
     }
     selection: ClassVar[str | None] = "elbo"
+    draw_keys: ClassVar[tuple[str, ...]] = ("options",)
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__()
@@ -160,16 +161,19 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
 
     # Images
 
+    @classmethod
+    def check_draw(cls, config: Any, draw: Draw) -> None:
+        """Native, with the option `mean` or none."""
+        super().check_draw(config, draw)
+        if set(draw.options) - {"mean"} or not isinstance(draw.options.get("mean", False), bool):
+            raise UserError(f"options: expected mean = true or none, got {dict(draw.options)}")
+
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """z ~ N(0, I), then each pixel from P(x|z); with the option `mean` its expectation instead.
 
         The expectation makes smoother pictures, which are not samples of this model.
         """
-        if draw.sampler not in self.samplers or set(draw.options) - {"mean"}:
-            raise UserError(
-                f"vae: expected the sampler native, with the option mean or none, got {draw.sampler!r} with "
-                f"{dict(draw.options)}"
-            )
+        self.check_draw(self.config, draw)
         pixels = self._pixels(noise.normal("z", n, (self.config.latent,)))
         if draw.options.get("mean", False):
             return expectation(self.head, pixels, self.shape.levels)

@@ -105,8 +105,7 @@ class PixelCnn(GenerativeModel, Trains, HasLikelihood):
         What earlier pixels have contributed is cached, so an image costs about one pass of the whole network.
         """
         channels, height, width = self.shape.chw
-        if draw.sampler not in self.samplers or draw.steps not in (None, self.shape.dims):
-            raise UserError(f"pixelcnn: expected sampler native with {self.shape.dims} steps, got {draw.label()}")
+        self.check_draw(self.config, draw)
         uniform = noise.uniform("pixels", n, self.shape.chw)
         x = torch.zeros(n, *self.shape.chw, dtype=torch.uint8, device=uniform.device)
         cache = RasterCache(height, width)

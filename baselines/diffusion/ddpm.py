@@ -34,8 +34,8 @@ from baselines.contract import (
     Trains,
 )
 from baselines.data.likelihood import discretised_gaussian, from_signed, to_signed
-from baselines.diffusion.process import make_process
-from baselines.diffusion.samplers import SAMPLERS
+from baselines.diffusion.process import Process, make_process
+from baselines.diffusion.samplers import SAMPLERS, STEPS
 from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE, UNet
 from baselines.types import Kind
@@ -71,6 +71,7 @@ class Ddpm(GenerativeModel, Trains, HasLikelihood):
     samplers: ClassVar[tuple[str, ...]] = ("native", *SAMPLERS)
     averaged: ClassVar[tuple[str, ...]] = ("unet",)
     network: ClassVar[str | None] = "unet"
+    draw_keys: ClassVar[tuple[str, ...]] = ("steps", "eta", "spacing", "variance", "clip", "options")
     likelihoods: ClassVar[Mapping[str, Kind]] = {"vlb": "upper_bound"}
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
@@ -78,7 +79,7 @@ class Ddpm(GenerativeModel, Trains, HasLikelihood):
         self.shape = shape
         self.config = config
         self.training_config = config.training
-        self.process = make_process(config.schedule, config.timesteps, config.beta_start, config.beta_end)
+        self.process = _process(config)
         channels = shape.channels
         self.unet = UNet(channels, channels, config.widths, config.blocks, config.attention, config.dropout)
 
@@ -128,17 +129,30 @@ class Ddpm(GenerativeModel, Trains, HasLikelihood):
 
     # Images
 
+    @classmethod
+    def check_draw(cls, config: Config, draw: Draw) -> None:
+        """Whether the sampler can make these steps of this chain."""
+        super().check_draw(config, draw)
+        STEPS[_named(draw).sampler](_process(config), _named(draw))
+
     @torch.no_grad()
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """From x_T ~ N(0, I) by the draw's sampler, over its S of the T timesteps."""
-        if draw.sampler not in self.samplers:
-            raise UserError(f"ddpm: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
-        if draw.sampler == "native":
-            draw = replace(draw, sampler="ddpm")
+        self.check_draw(self.config, draw)
+        draw = _named(draw)
         x_t = noise.normal("x_T", n, self.shape.chw)
         steps = noise.normals("steps", n, self.shape.chw, draw.steps or self.config.timesteps)
         x_0 = SAMPLERS[draw.sampler](x_t, self.eps, self.process, draw, steps)
         return from_signed(x_0, self.shape.levels)
+
+
+def _process(config: Config) -> Process:
+    return make_process(config.schedule, config.timesteps, config.beta_start, config.beta_end)
+
+
+def _named(draw: Draw) -> Draw:
+    """`native` is ancestral sampling."""
+    return replace(draw, sampler="ddpm") if draw.sampler == "native" else draw
 
 
 MODEL = Model("DDPM", "Ho et al. 2020, arXiv:2006.11239", Config, Ddpm)

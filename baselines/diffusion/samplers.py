@@ -135,6 +135,8 @@ def ddim(x: Tensor, eps_fn: EpsFn, process: Process, draw: Draw, noise: Iterator
 
 
 SAMPLERS: Mapping[str, Sampler] = {"ddpm": ddpm, "ddim": ddim}
+STEPS: Mapping[str, Callable[[Process, Draw], list[Step]]] = {"ddpm": ddpm_steps, "ddim": ddim_steps}
+"""The steps that each sampler would take; making them finds what it cannot do."""
 
 
 def _moves(process: Process, draw: Draw) -> Iterator[Transition]:

@@ -114,8 +114,7 @@ class RealNvp(GenerativeModel, Trains, HasDensity):
     @torch.no_grad()
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """One pass of the inverse flow from z ~ N(0, I), then the level whose bin holds each pixel."""
-        if draw.sampler not in self.samplers or draw.steps not in (None, 1):
-            raise UserError(f"realnvp: expected sampler native with 1 step, got {draw.label()}")
+        self.check_draw(self.config, draw)
         v, _ = self.flow(noise.normal("z", n, (self.shape.dims,)), reverse=True)
         return quantise(unlogit(v, self.config.alpha), self.shape.levels)
 

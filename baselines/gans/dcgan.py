@@ -99,8 +99,7 @@ class Dcgan(GenerativeModel, Trains):
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """G(z) with batch norm's running statistics, rounded to levels."""
-        if draw.sampler not in self.samplers:
-            raise UserError(f"dcgan: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
+        self.check_draw(None, draw)
         return from_signed(self.generator(noise.normal("z", n, (self.config.latent,))), self.shape.levels)
 
 

@@ -58,8 +58,7 @@ class Gaussian(GenerativeModel, Fits, HasDensity):
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """mean + factor eps, in the level whose bin holds each pixel."""
-        if draw.sampler not in self.samplers:
-            raise UserError(f"gaussian: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
+        self.check_draw(None, draw)
         eps = noise.normal("pixels", n, (self.shape.dims,)).double()
         return quantise(self.mean + eps @ self.factor.T, self.shape.levels).view(n, *self.shape.chw)
 

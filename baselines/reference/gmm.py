@@ -116,8 +116,7 @@ class Gmm(GenerativeModel, Fits, HasDensity):
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """A component, a point of it, noise in the other directions; in the level whose bin holds each pixel."""
-        if draw.sampler not in self.samplers:
-            raise UserError(f"gmm: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
+        self.check_draw(None, draw)
         u = noise.uniform("component", n, ()).double()
         last = int(self.weights.nonzero().max())
         k = torch.searchsorted(self.weights.cumsum(0), u, right=True).clamp(max=last)

@@ -70,8 +70,7 @@ class Histogram(GenerativeModel, Fits, HasLikelihood):
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """Each pixel on its own, by inversion of its distribution function."""
-        if draw.sampler not in self.samplers:
-            raise UserError(f"histogram: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
+        self.check_draw(None, draw)
         below = self.probability.cumsum(-1)[..., :-1].contiguous()  # P(level <= 0), ..., P(level <= levels - 2)
         u = noise.uniform("pixels", n, self.shape.chw).to(below.dtype).movedim(0, -1).contiguous()
         return torch.searchsorted(below, u, right=True).movedim(-1, 0).to(torch.uint8)

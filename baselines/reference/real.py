@@ -40,8 +40,7 @@ class Real(GenerativeModel, Fits, Replays):
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """Images number noise.first, ..., noise.first + n - 1 of the permutation of noise.seed, which repeats."""
-        if draw.sampler not in self.samplers:
-            raise UserError(f"real: no sampler {draw.sampler!r}; it has {', '.join(self.samplers)}")
+        self.check_draw(None, draw)
         if not len(self.images):
             raise UserError("real: expected to be fitted to images before it is asked for some, got none")
         order = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(noise.seed))

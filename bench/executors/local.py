@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -80,6 +80,8 @@ def run_jobs(
                     _end(connection, running.pop(connection))
                     yield Outcome(item.job, "timeout", error=f"it took longer than its limit of {time_limit_s:g} s")
     finally:
+        for item in running.values():
+            item.process.kill()
         for connection, item in running.items():
             _end(connection, item)
 
@@ -133,9 +135,15 @@ def _child(target: Callable[[J, Send], Any], job: J, connection: Connection) -> 
         message = ("result", target(job, send))
     except BaseException as error:  # every end of a job is reported, then the process is gone
         trace = "".join(traceback.format_exception(error, limit=-6))
-        message = ("error", f"{type(error).__name__}: {error}\n\n{trace}")
-    connection.send(message)
-    connection.close()
+        message = ("error", f"{_cut(f'{type(error).__name__}: {error}', 2_000)}\n\n{_cut(trace, 8_000)}")
+    with suppress(BrokenPipeError):  # nobody is left to tell
+        connection.send(message)
+        connection.close()
+
+
+def _cut(text: str, most: int) -> str:
+    """The end of a long text is left out: a record is read by people."""
+    return text if len(text) <= most else f"{text[:most]} ... ({len(text) - most:,} more characters)"
 
 
 def _follow_the_parent() -> None:

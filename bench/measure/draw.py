@@ -45,7 +45,8 @@ def measure_draw(
     clock = clock or Clock(workload.device)
     progress("cold call", 0, 1)
     cold = cold_call(workload, clock)
-    _, calls = observe(workload, 1)
+    image, calls = observe(workload, 1)
+    workload.checked(image, 1)
     counted = work(workload.draw, calls)
     single = latency(workload, calls, clock, latency_effort, progress)
     samples, large = draw_samples(workload, n, batch, clock, throughput_effort, progress)
@@ -57,7 +58,8 @@ def draw_untimed(workload: Workload, n: int, batch: int, progress: Progress) -> 
     _, calls = observe(workload, 1)
     drawn = []
     for first in range(0, n, batch):
-        drawn.append(workload.images(min(batch, n - first), first).cpu())
+        size = min(batch, n - first)
+        drawn.append(workload.checked(workload.images(size, first), size).cpu())
         progress("sampling", min(first + batch, n), n)
     counted = work(workload.draw, calls)
     untimed = ("latency_s", "images_per_s", "limit_ratio", "host_peak_bytes")

@@ -59,7 +59,7 @@ def draw_samples(
             images, memory = sample_memory(workload, batch, first)
         else:
             images = run.step(size, first)
-        kept.append(images.cpu())
+        kept.append(workload.checked(images, size).cpu())
         progress("sampling", first + size, n)
     if memory is None:
         _, memory = sample_memory(workload, batch)

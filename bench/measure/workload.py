@@ -42,6 +42,21 @@ class Workload:
         """Images first .. first + n - 1 of this draw, uint8 (n, C, H, W), on the model's device."""
         return self.model.sample(n, self.draw, self.noise.at(self.noise.first + first), self._conditions(n, first))
 
+    def checked(self, images: Tensor, n: int) -> Tensor:
+        """The images, if they are n images as the contract has them; looked at outside of every timing.
+
+        Raises:
+            ValueError: saying what the sampler gave.
+        """
+        shape = self.model.shape
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.shape != (n, *shape.chw):
+            got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"sample({n}, ...): expected uint8 {(n, *shape.chw)}, got {got}")
+        highest = int(images.max())
+        if highest >= shape.levels:
+            raise ValueError(f"sample({n}, ...): expected levels 0 .. {shape.levels - 1}, got {highest}")
+        return images
+
     def _conditions(self, n: int, first: int) -> Given | None:
         if self.given is None:
             return None

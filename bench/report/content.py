@@ -84,8 +84,8 @@ def gather(source: Source) -> Content:
     if source.stale:
         one = len(source.stale) == 1
         notes.append(
-            f"{len(source.stale)} stale record{' is' if one else 's are'} left out: code, config or data changed "
-            f"since. Run the matrix again to replace {'it' if one else 'them'}: "
+            f"{len(source.stale)} stale record{' is' if one else 's are'} left out: code, config, data or measuring "
+            f"options changed since. Run the matrix again to replace {'it' if one else 'them'}: "
             + ", ".join(sorted({r.cell.label() for r in source.stale}))
         )
     slugs = _slugs(source.datasets)

@@ -111,11 +111,13 @@ def _rows_of(model: ModelInfo, records: list[Record]) -> list[Row]:
             if r.cell.draw is not None:
                 draws[r.cell.draw.label()].append(r)
         trained = [r for r in group if r.cell.draw is None]
-        rows += [_row(model, name, trained, drawn) for drawn in (draws.values() or [[]])]
+        shared = [m for drawn in draws.values() for r in drawn for m in r.measured if m.scope == "train"]
+        rows += [_row(model, name, trained, drawn, shared) for drawn in (draws.values() or [[]])]
     return [replace(row, lone=len(rows) == 1) for row in rows]
 
 
-def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]) -> Row:
+def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record], shared: list[Measurement]) -> Row:
+    """shared: what was measured beside one draw but holds for the training, such as the likelihood's speed."""
     own = drawn or trained
     good = [r for r in own if r.status == "ok"]
     measured: dict[str, list[Measurement]] = defaultdict(list)
@@ -123,7 +125,10 @@ def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]
     for r in [*trained, *drawn]:
         skipped |= r.skipped
         for m in r.measured if r.status == "ok" else ():
-            measured[m.metric].append(m)
+            if r.cell.draw is None or m.scope == "draw":
+                measured[m.metric].append(m)
+    for m in shared:
+        measured[m.metric].append(m)
     draw = own[0].cell.draw
     return Row(
         model=model,

@@ -55,7 +55,7 @@ class Source:
     title: str
     matrix: str
     records: tuple[Record, ...]  # those that the matrix wants now
-    stale: tuple[Record, ...]  # left out: their code, config or data has changed since
+    stale: tuple[Record, ...]  # left out, as code, config, data or measuring options changed, and not replaced yet
     problems: tuple[str, ...]  # lines that could not be read
     models: Mapping[str, ModelInfo]
 
@@ -77,7 +77,9 @@ def open_results(folder: Path) -> Source:
     wanted = info.get("keys")
     place = {key: i for i, key in enumerate(wanted)} if isinstance(wanted, list) else None
     current = [r for r in loaded.records if place is None or r.key in place]
-    stale = tuple(r for r in loaded.records if place is not None and r.key not in place)
+    kept = {r.cell.label() for r in current if r.status == "ok"}
+    old = [r for r in loaded.records if place is not None and r.key not in place]
+    stale = tuple(r for r in old if r.cell.label() not in kept)
     if not current:
         what = f"{len(stale)} stale records only" if stale else "none"
         raise UserError(f"{folder}: expected records to report, got {what}; run the matrix first: trilemma run")

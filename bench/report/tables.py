@@ -167,7 +167,7 @@ def _best(sheet: Sheet, metrics: Sequence[str], marks: Mapping[tuple[int, str], 
 def name(row: Row) -> Datum:
     """The first square of a row: its label, with seeds and failures below."""
     failed = f" ({row.failed} failed)" if row.failed else ""
-    seeds = f"{len(row.seeds)} seed{'s' if len(row.seeds) != 1 else ''}{failed}"
+    seeds = f"{_seeds(len(set(row.seeds)))}{failed}"
     return Datum(row.label, row.label.lower(), seeds, hint=FAMILIES[row.model.family])
 
 
@@ -184,7 +184,17 @@ def datum(row: Row, metric: str, mark: str, best: bool) -> Datum:
         reason = row.skipped.get(metric) or row.skipped.get(base(metric)) or ("failed" if not row.seeds else "")
         short = reason if 0 < len(reason) <= 12 else "–"
         return Datum(short, None, hint=reason)
-    return Datum(score_text(score), score.value, interval_text(score), mark, best=best, hint=hint(score))
+    return Datum(score_text(score), score.value, _detail(row, score), mark, best=best, hint=hint(score))
+
+
+def _detail(row: Row, score: Score) -> str:
+    """The interval; and the number of seeds, where the score has fewer than its row."""
+    fewer = _seeds(score.seeds) if score.seeds < len(set(row.seeds)) else ""
+    return ", ".join(part for part in (interval_text(score), fewer) if part)
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"
 
 
 def _likelihood(row: Row, sheet: Sheet, i: int, marks: dict[tuple[int, str], str]) -> Datum:
@@ -198,7 +208,7 @@ def _likelihood(row: Row, sheet: Sheet, i: int, marks: dict[tuple[int, str], str
     return Datum(
         score_text(lead),
         1e6 * place + lead.value,
-        interval_text(lead),
+        _detail(row, lead),
         marks.get((i, lead.metric), ""),
         tuple(unbeaten_likelihood(row, sheet)),
         len(leads) > 1 and lead.value == min(score.value for score in leads),
@@ -212,7 +222,7 @@ def hint(score: Score) -> str:
         "t": f"mean of {score.seeds} seeds, 95 % t interval",
         "range": f"mean of {score.seeds} seeds, their range",
         "own": "one seed, the measurement's own 95 % interval",
-        "": f"{score.seeds} seed{'s' if score.seeds != 1 else ''}, no interval",
+        "": f"{_seeds(score.seeds)}, no interval",
     }[score.spread]
     kind = f"; {KINDS[score.kind]}" if score.kind in KINDS else ""
     return f"{score.metric}: {how}{kind}" + (f"; {score.note}" if score.note else "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from baselines.errors import UserError
 from bench import store
 from bench.report.content import Content, gather
+from bench.report.folder import check_writable, unwritable
 from bench.report.grids import enlarged
 from bench.report.markdown import render_markdown
 from bench.report.page import render_page
@@ -18,15 +18,14 @@ from bench.report.style import Picture
 def write(results: Path, out: Path) -> Path:
     """See `bench.report.write_report`."""
     source = open_results(results)
-    try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(out, error) from error
+    check_writable(out)
     content = gather(source)
     files: dict[str, bytes] = {
-        "index.html": render_page(content).encode(),
-        "report.md": render_markdown(content).encode(),
-        "table.csv": store.table(source.records).to_csv(index=False, lineterminator="\n").encode(),
+        "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
+        "report.md": render_markdown(content).encode(errors="backslashreplace"),
+        "table.csv": store.table(source.records)
+        .to_csv(index=False, lineterminator="\n")
+        .encode(errors="backslashreplace"),
     }
     for picture in _pictures(content):
         files[f"figures/{picture.name}.svg"] = picture.svg
@@ -38,12 +37,8 @@ def write(results: Path, out: Path) -> Path:
         for name, data in files.items():
             (out / name).write_bytes(data)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     return out / "index.html"
-
-
-def _unwritable(out: Path, error: OSError) -> UserError:
-    return UserError(f"report: cannot write in {out}: {error.strerror or error}; choose another folder with -o")
 
 
 def _pictures(content: Content) -> Iterator[Picture]:

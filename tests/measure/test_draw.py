@@ -8,7 +8,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from bench.measure.draw import measure_draw
+from bench.measure.draw import draw_untimed, measure_draw
 from bench.measure.result import Measured, merge
 from bench.record import Measurement
 
@@ -77,3 +77,26 @@ def test_merging_refuses_a_metric_measured_twice():
         merge((part, part))
     with pytest.raises(KeyError, match="no GPU"):
         Measured(skipped={"x": "no GPU"}).value("x")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda x: x[:-1], r"expected uint8 \(1, 1, 4, 4\), got torch.uint8 \(0, 1, 4, 4\)"),
+        (lambda x: x.float(), "got torch.float32"),
+        (lambda x: x.flatten(1), r"got torch.uint8 \(1, 16\)"),
+        (lambda x: x + 100, "expected levels 0 .. 15, got"),
+        (lambda x: x.numpy(), "got ndarray"),
+    ],
+)
+@pytest.mark.parametrize("timed", [True, False])
+def test_samples_that_are_not_what_the_contract_says_are_refused(bench, spoil, told, timed):
+    workload = bench.workload(draw_s=0.1)
+    sample = workload.model.sample
+    workload.model.sample = lambda *args: spoil(sample(*args))
+
+    def draw():
+        return measure_draw(workload, 8, 4, bench.clock) if timed else draw_untimed(workload, 1, 1, lambda *_: None)
+
+    with pytest.raises(ValueError, match=told):
+        draw()

@@ -228,6 +228,6 @@ def test_bad_settings_and_draws_are_told() -> None:
     for wrong in ({"scales": 0}, {"couplings": 1}, {"alpha": 0.5}, {"dropout": 1.0}, {"width": 0}):
         with pytest.raises(UserError, match="realnvp: expected"):
             build_config(Config, wrong, "realnvp")
-    for draw in (Draw("ddim"), Draw(steps=3)):
-        with pytest.raises(UserError, match="expected sampler native with 1 step"):
+    for draw, told in ((Draw("ddim"), "no sampler 'ddim'"), (Draw(steps=3), "takes no steps, got 3")):
+        with pytest.raises(UserError, match=told):
             small(DIGITS).sample(1, draw, DOUBLE)

@@ -266,6 +266,6 @@ def test_bad_choices_are_refused() -> None:
     with pytest.raises(UserError, match="latent"):
         Config(latent=0)
     model = Vae(BINARY, Config(width=4))
-    for draw in (Draw("ddim"), Draw(options={"temperature": 0.5})):
-        with pytest.raises(UserError, match="native"):
+    for draw, told in ((Draw("ddim"), "no sampler"), (Draw(options={"temperature": 0.5}), "options: expected mean")):
+        with pytest.raises(UserError, match=told):
             model.sample(1, draw, Noise(0))
