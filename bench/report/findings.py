@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from bench.report.marks import commonest_protocol
 from bench.report.numbers import KINDS, SIGNS, factor_text, number
 from bench.report.rows import Row, Score, Sheet, likelihoods
@@ -25,13 +27,19 @@ def _corners(sheet: Sheet) -> str:
             continue
         winner, score = ranked[0]
         unit = {"quality": "FD ", "coverage": "", "speed": ""}[axis], " images/s" if axis == "speed" else ""
-        near = [row.short for row, other in ranked[1:] if row.model != winner.model and score.overlaps(other)]
+        width = _widest(score for _, score in ranked)
+        near = [row.short for row, other in ranked[1:] if row.model != winner.model and score.overlaps(other, width)]
         usual = commonest_protocol(row.scores[metric] for row in sheet.all if metric in row.scores)
         other = "" if score.protocol == usual and not score.mixed else ", under a protocol unlike most"
         tie = f", not separable from {_listed(near)} at these seeds" if near else ""
         won.setdefault(winner.short, []).append(f"{axis} ({number(score.value).join(unit)}{other}{tie})")
     parts = [f"{name} is first in {_listed(axes)}" for name, axes in won.items()]
     return f"Of the deep models, {_listed(parts, '; ')}." if parts else ""
+
+
+def _widest(scores: Iterable[Score]) -> float | None:
+    """Half of the widest interval: what a score without one is taken to have."""
+    return max(((b[1] - b[0]) / 2 for score in scores if (b := score.bounds) is not None), default=None)
 
 
 def _few_steps(sheet: Sheet) -> str:

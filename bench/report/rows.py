@@ -42,25 +42,25 @@ class Score:
     mixed: bool  # whether its own seeds were measured under different protocols
     note: str
 
-    def overlaps(self, other: Score) -> bool:
+    def overlaps(self, other: Score, half_width: float | None = None) -> bool:
         """Whether the two cannot be told apart: their intervals have a point in common.
 
-        A score without an interval borrows the other's width; where neither has one, nothing tells them apart.
+        half_width: taken for a score without an interval; where there is none either, nothing tells the two apart.
         """
-        a, b = self._bounds(), other._bounds()
-        if a is None and b is None:
+        bounds = [score.bounds or score.around(half_width) for score in (self, other)]
+        first, second = bounds
+        if first is None or second is None:
             return True
-        (below, above) = a or (self.value - _width(b), self.value + _width(b))
-        (low, high) = b or (other.value - _width(a), other.value + _width(a))
-        return below <= high and low <= above
+        return first[0] <= second[1] and second[0] <= first[1]
 
-    def _bounds(self) -> tuple[float, float] | None:
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval, if it has one."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
-
-def _width(bounds: tuple[float, float] | None) -> float:
-    """Half of it."""
-    return 0.0 if bounds is None else (bounds[1] - bounds[0]) / 2
+    def around(self, half_width: float | None) -> tuple[float, float] | None:
+        """An interval of a given width about the value."""
+        return None if half_width is None else (self.value - half_width, self.value + half_width)
 
 
 @dataclass(frozen=True)

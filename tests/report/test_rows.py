@@ -239,9 +239,9 @@ def test_a_score_without_an_interval_wins_nothing_that_its_rivals_interval_reach
         low, high = (None, None) if half is None else (value - half, value + half)
         return Score(FD, value, low, high, "", 1, "", "lower", None, "", False, "")
 
-    assert score(1.0, None).overlaps(score(1.15, 0.1))
-    assert score(1.15, 0.1).overlaps(score(1.0, None))
-    assert not score(1.0, None).overlaps(score(1.3, 0.1))
+    assert score(1.0, None).overlaps(score(1.15, 0.1), 0.1)
+    assert score(1.15, 0.1).overlaps(score(1.0, None), 0.1)
+    assert not score(1.0, None).overlaps(score(1.3, 0.1), 0.1)
     assert score(1.0, None).overlaps(score(9.0, None))
     assert not score(1.0, 0.1).overlaps(score(1.3, 0.1))
 
