@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from rich.console import Console
 
 from baselines.errors import UserError
 from baselines.types import Budget
 from bench import matrix as matrices
 from bench import store
+from bench.device import usable_device
 from bench.job import Job, Setup
 from bench.plan import plan, stale_jobs, what_is_left
 from bench.runner import Summary, run_matrix
@@ -175,7 +175,7 @@ def _prepare(options: Options) -> _Prepared:
     selected = matrices.expand(
         content, options.models, options.datasets, options.seeds, options.budget, options.overrides
     )
-    device = _device(options.device)
+    device = usable_device(options.device)
     slots = options.jobs or (1 if device == "cuda" else _usable_cores())
     measure = content.measure
     setup = Setup(
@@ -194,17 +194,6 @@ def _prepare(options: Options) -> _Prepared:
         time_limit_s=content.time_limit_s,
     )
     return _Prepared(name, content.title, matrices.expand(content), selected, setup, slots)
-
-
-def _device(requested: str) -> str:
-    if requested not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device: expected auto, cpu or cuda, got {requested!r}")
-    if requested == "cpu":
-        return "cpu"
-    present = torch.cuda.is_available()
-    if requested == "cuda" and not present:
-        raise UserError("--device cuda: torch finds no CUDA device here; use --device cpu")
-    return "cuda" if present else "cpu"
 
 
 def _usable_cores() -> int:

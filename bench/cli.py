@@ -1,4 +1,4 @@
-"""The command line: trilemma run | report | list | show."""
+"""The command line: trilemma run | evaluate | report | list | show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench import __version__
+from bench import __version__, cli_evaluate
 from bench.record import Record
 
 app = typer.Typer(
@@ -145,6 +145,9 @@ def _finish(results: Path, out: Path, console: Console) -> None:
     page = write_report(results, out)
     console.print(render_terminal_table(results))
     console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+app.command(name="evaluate", help=cli_evaluate.HELP)(cli_evaluate.evaluate)
 
 
 @app.command()

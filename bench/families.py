@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -46,12 +47,14 @@ def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
     return found
 
 
-def measure_families(scope: Scope, subject: Subject) -> tuple[tuple[Measurement, ...], dict[str, str]]:
-    """Every metric of a scope that can be taken of this subject, and why the others cannot."""
+def measure_families(
+    scope: Scope, subject: Subject, only: Collection[str] | None = None
+) -> tuple[tuple[Measurement, ...], dict[str, str]]:
+    """Every metric of a scope (or only those named) that can be taken of this subject, and why the others cannot."""
     measured: list[Measurement] = []
     skipped: dict[str, str] = {}
     for metric in catalogue.METRICS:
-        if metric.scope != scope:
+        if metric.scope != scope or (only is not None and metric.name not in only):
             continue
         reason = metric.unavailable(subject)
         if reason is None:

@@ -32,6 +32,7 @@ from bench.measure.memory import keep_freed_memory
 from bench.measure.result import Measured, merge
 from bench.measure.workload import Workload
 from bench.metrics.base import Progress, Subject
+from bench.metrics.images import of_samples, of_split
 from bench.plan import open_dataset
 from bench.record import Artifact, Measurement, Record
 
@@ -191,10 +192,12 @@ class _Cell:
         setup = self.job.setup
         extractor, reason = open_extractor(self.dataset, setup) if samples is not None else (None, "")
         return Subject(
-            dataset=self.dataset,
             seed=self.job.cell.seed,
+            dataset=self.dataset,
             model=self.model,
-            samples=samples,
+            generated=None if samples is None else of_samples(samples, self.dataset),
+            reference=of_split(self.dataset),
+            train=of_split(self.dataset, "train"),
             extractor=extractor,
             extractor_reason=reason,
             device=setup.device,

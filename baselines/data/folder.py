@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from baselines.data.dataset import Dataset
+from baselines.data.decoding import SUFFIXES, decode, look, one_size
 from baselines.data.splitting import Images, Part, user_splits
 from baselines.errors import UserError
 from baselines.types import ImageShape
 
-SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"])
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # and no format that starts another program
-_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"})
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What a file's header says."""
-
-    path: Path
-    size: tuple[int, int]  # (width, height)
-    grey: bool
 
 
 def load(root: Path, name: str) -> Dataset:
@@ -42,16 +29,12 @@ def load(root: Path, name: str) -> Dataset:
     Raises:
         UserError: naming the file that cannot be read, the two of different size, or what else is amiss.
     """
-    paths, others = _find(root)
+    paths, others = find(root)
     if not paths:
         raise UserError(f"{name}: expected images ({' '.join(sorted(SUFFIXES))}) in {root}, found none")
-    looks = [_look(path) for path in paths]
-    for look in looks:
-        if look.size != looks[0].size:
-            sizes = " and ".join(f"{one.path} of {one.size[0]}x{one.size[1]}" for one in (looks[0], look))
-            raise UserError(f"{name}: expected images of one size, got {sizes}; resize or crop them to one size")
-    width, height = looks[0].size
-    mode = "L" if all(look.grey for look in looks) else "RGB"
+    looks = [look(path, path) for path in paths]
+    width, height = one_size(looks, name)
+    mode = "L" if all(seen.grey for seen in looks) else "RGB"
     groups = _groups(paths, root, name)
     splits = user_splits({split: Part(_decode_all(found, mode)) for split, found in groups.items()}, name)
     ignored = f"; {others} files that are no images left out" if others else ""
@@ -66,7 +49,7 @@ def load(root: Path, name: str) -> Dataset:
     )
 
 
-def _find(root: Path) -> tuple[list[Path], int]:
+def find(root: Path) -> tuple[list[Path], int]:
     """All image files below root, sorted, and how many other files there are."""
     if not root.is_dir():
         raise UserError(f"folder:{root}: expected an existing folder of images; check the path")
@@ -107,48 +90,13 @@ def _groups(paths: Sequence[Path], root: Path, name: str) -> Mapping[str, list[P
     return groups
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            yield image
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever they meet: SyntaxError, struct.error, ...
-        raise UserError(f"{path}: cannot be read as an image ({error}); mend or remove it") from None
-
-
-def _look(path: Path) -> _Look:
-    with _opened(path) as image:
-        if image.mode not in _MODES:
-            raise UserError(f"{path}: expected 8-bit grey or RGB, got mode {image.mode}; convert it")
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a JPEG with its previews
-        if frames > 1:
-            raise UserError(f"{path}: expected a still image, got {frames} frames; save one frame")
-        palette = image.getpalette("RGB") if image.mode in ("P", "PA") else None
-        grey = image.mode in ("1", "L", "LA", "La")
-        if palette is not None:
-            grey = palette[0::3] == palette[1::3] == palette[2::3]
-        return _Look(path, image.size, grey)
-
-
 def _decode_all(paths: Sequence[Path], mode: str) -> Images:
     """uint8 (N, C, H, W), decoded into one array, since a large folder is not to be held twice."""
     out: Images | None = None
     for i, path in enumerate(paths):
-        pixels = _decode(path, mode)
+        pixels = decode(path, path, mode)
         if out is None:
             out = np.empty((len(paths), *pixels.shape), dtype=np.uint8)
         out[i] = pixels
     assert out is not None
     return out
-
-
-def _decode(path: Path, mode: str) -> Images:
-    with _opened(path) as image:
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            if image.getchannel("A").getextrema()[0] != 255:
-                raise UserError(f"{path}: expected an opaque image, got transparent pixels; flatten it first")
-        pixels = np.asarray(image.convert(mode), dtype=np.uint8)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from baselines.contract import GenerativeModel
 from baselines.data.dataset import Dataset
+from bench.metrics.images import ImageSet
 from bench.record import Measurement, Scope
 
 Array = NDArray[np.float64]
@@ -41,14 +42,28 @@ class Extractor(Protocol):
         ...
 
 
+class Disk(Protocol):
+    """Keeps features under the key of what made them."""
+
+    def load(self, key: str) -> Features | None:
+        """What was saved; None if nothing was, or it is damaged."""
+        ...
+
+    def save(self, key: str, features: Features) -> None:
+        """Keep them."""
+        ...
+
+
 @dataclass
 class Subject:
-    """What is measured: a trained model, or its samples by one draw, and the real images they face."""
+    """What is measured: a trained model's likelihood, or generated images beside the real ones that they face."""
 
-    dataset: Dataset
     seed: int
+    dataset: Dataset | None = None  # of the model's likelihood
     model: GenerativeModel | None = None
-    samples: Tensor | None = None  # uint8 (N, C, H, W), with scope draw
+    generated: ImageSet | None = None
+    reference: ImageSet | None = None  # held-out real images
+    train: ImageSet | None = None  # the real images that the generator learned from, where they are known
     extractor: Extractor | None = None
     extractor_reason: str = ""  # why there is no extractor
     device: str = "cpu"
@@ -56,6 +71,7 @@ class Subject:
     progress: Progress = lambda phase, done, total: None
     protocol: Mapping[str, Any] = field(default_factory=dict)  # what holds for all: ema, split, clip, ...
     cache: dict[str, Any] = field(default_factory=dict)  # features computed once and shared by the metrics
+    disk: Disk | None = None  # and kept for later processes
 
 
 class Metric(Protocol):

@@ -1,20 +1,23 @@
-"""Features of test images and samples, computed once per content, and what all feature metrics say alike."""
+"""Features of real and generated images, computed once per content, and what all feature metrics say alike."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from torch import Tensor
 
 from baselines.noise import derive_seed
 from bench.metrics.base import Array, Extractor, Features, Subject
+from bench.metrics.images import ImageSet, Labels
 from bench.stats import Strata
 
 T = TypeVar("T")
+
+_BATCH = 500  # images handed to an extractor at a time
 
 
 def missing(subject: Subject, least: int, logits: bool = False) -> str | None:
@@ -27,52 +30,71 @@ def missing(subject: Subject, least: int, logits: bool = False) -> str | None:
     """
     if subject.extractor is None:
         return subject.extractor_reason or "no feature extractor for these images"
-    if subject.samples is None:
+    if subject.generated is None:
         return "no samples were drawn"
-    for count, what in ((len(subject.samples), "samples"), (len(subject.dataset.test), "test images")):
-        if count < least:
-            return f"needs at least {least} {what}, got {count}"
+    assert subject.reference is not None
+    for images in (subject.generated, subject.reference):
+        if len(images) < least:
+            return f"needs at least {least} {images.what}, got {len(images)}"
     if logits and of_samples(subject).logits is None:
         return f"extractor {subject.extractor.name} does not classify, so there are no class probabilities"
     return None
 
 
 def of_test(subject: Subject) -> Features:
-    """Features of the test split, the reference of every feature metric."""
-    return _extracted(subject, subject.dataset.test.images, "features of the test split")
+    """Features of the real images, the reference of every feature metric."""
+    assert subject.reference is not None
+    return of(subject, subject.reference)
 
 
 def of_samples(subject: Subject) -> Features:
-    """Features of the samples."""
-    assert subject.samples is not None
-    return _extracted(subject, subject.samples, "features of the samples")
+    """Features of the generated images."""
+    assert subject.generated is not None
+    return of(subject, subject.generated)
 
 
-def _extracted(subject: Subject, images: Tensor, phase: str) -> Features:
-    extractor, levels = subject.extractor, subject.dataset.shape.levels
+def of(subject: Subject, images: ImageSet) -> Features:
+    """Features of a set of images, computed once per content.
+
+    Raises:
+        ValueError: if the extractor gives NaN or infinite features.
+    """
+    extractor = subject.extractor
     assert extractor is not None
     # by content, so that one cache may serve many draws and cannot answer for other images or weights
-    key = f"features {_fingerprint(extractor)} {_content(subject, images)} {levels}"
+    key = f"features {_fingerprint(extractor)} {images.content()}"
     if key not in subject.cache:
-        subject.progress(phase, 0, len(images))
-        found = extractor.extract(images, levels)
-        for values in (found.values, found.logits):
-            if values is not None and not np.isfinite(values).all():
-                raise ValueError(f"extractor {extractor.name}: {phase} are not finite")
-        subject.cache[key] = found
-        subject.progress(phase, len(images), len(images))
+        kept = None if subject.disk is None else subject.disk.load(key)
+        subject.cache[key] = found = kept or _extracted(subject, extractor, images)
+        if kept is None and subject.disk is not None:
+            with suppress(OSError):  # it only saves time: a full disk is no reason to stop
+                subject.disk.save(key, found)
     return cast(Features, subject.cache[key])
 
 
-def _content(subject: Subject, images: Tensor) -> str:
-    """SHA-256 of the images, computed once per tensor object that a subject holds."""
-    key = f"content {id(images)} {images._version}"  # the version counts changes in place
-    held = subject.cache.get(key)
-    if held is None or held[0] is not images:
-        pixels = images.detach().cpu().contiguous().numpy()
-        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        subject.cache[key] = held = (images, digest)
-    return cast(str, held[1])
+def _extracted(subject: Subject, extractor: Extractor, images: ImageSet) -> Features:
+    phase, n = f"features of the {images.what}", len(images)
+    subject.progress(phase, 0, n)
+    values: Array | None = None
+    logits: Array | None = None
+    done = 0
+    for batch in images.batches(_BATCH):
+        found = extractor.extract(batch, images.shape.levels)
+        if values is None:
+            values = np.empty((n, found.values.shape[1]))
+            logits = None if found.logits is None else np.empty((n, found.logits.shape[1]))
+        rows = slice(done, done + len(batch))
+        values[rows] = found.values
+        if logits is not None and found.logits is not None:
+            logits[rows] = found.logits
+        done += len(batch)
+        subject.progress(phase, done, n)
+    if values is None or done != n:
+        raise ValueError(f"{images.what}: expected {n} images, got {done}")
+    for array in (values, logits):
+        if array is not None and not np.isfinite(array).all():
+            raise ValueError(f"extractor {extractor.name}: {phase} are not finite")
+    return Features(values, logits)
 
 
 def _fingerprint(extractor: Extractor) -> str:
@@ -83,9 +105,10 @@ def _fingerprint(extractor: Extractor) -> str:
 def cached(subject: Subject, what: str, make: Callable[[], T]) -> T:
     """What two metrics of the same features share, computed once."""
     assert subject.extractor is not None
-    assert subject.samples is not None
-    content = (_content(subject, subject.samples), _content(subject, subject.dataset.test.images))
-    key = f"{what} {subject.seed} {subject.dataset.shape.levels} {_fingerprint(subject.extractor)} {' '.join(content)}"
+    assert subject.generated is not None
+    assert subject.reference is not None
+    content = f"{subject.generated.content()} {subject.reference.content()}"
+    key = f"{what} {subject.seed} {_fingerprint(subject.extractor)} {content}"
     if key not in subject.cache:
         subject.cache[key] = make()
     return cast(T, subject.cache[key])
@@ -105,12 +128,13 @@ def named(subject: Subject, name: str) -> str:
 def protocol(subject: Subject, version: int, **settings: Any) -> Mapping[str, Any]:
     """All that must be equal before two numbers of one metric may be compared."""
     assert subject.extractor is not None
-    assert subject.samples is not None
+    assert subject.generated is not None
+    assert subject.reference is not None
     return {
         **subject.protocol,
-        "split": "test",
-        "n_real": len(subject.dataset.test),
-        "n_generated": len(subject.samples),
+        "split": subject.reference.split,
+        "n_real": len(subject.reference),
+        "n_generated": len(subject.generated),
         "extractor": {"name": subject.extractor.name, **subject.extractor.identity()},
         **settings,
         "version": version,
@@ -123,15 +147,16 @@ def generator(subject: Subject, purpose: str) -> np.random.Generator:
 
 
 def strata(subject: Subject) -> Strata | None:
-    """The classes of the test split: their shares are the split's own, and not resampled."""
-    labels = subject.dataset.test.labels
-    return None if labels is None else Strata.of(labels.cpu().numpy())
+    """The classes of the real images: their shares are the split's own, and not resampled."""
+    assert subject.reference is not None
+    labels = subject.reference.labels
+    return None if labels is None else Strata.of(labels)
 
 
-def fixed_shares(subject: Subject) -> Array | None:
-    """The test images' classes, where the split gave each class its share; None where they fell as they did."""
-    labels = subject.dataset.test.labels
-    return None if labels is None or not subject.dataset.stratified else np.asarray(labels.cpu().numpy())
+def fixed_shares(subject: Subject) -> Labels | None:
+    """The real images' classes, where the split gave each class its share; None where they fell as they did."""
+    assert subject.reference is not None
+    return subject.reference.labels if subject.reference.stratified else None
 
 
 def ratio(real: Array, generated: Array) -> float:

@@ -21,7 +21,8 @@ Labels = NDArray[np.int64]
 class ImageSet(Protocol):
     """Images of one shape, in a fixed order."""
 
-    what: str  # for messages and the protocol: "test images", "samples"
+    what: str  # for messages: "test images", "samples"
+    split: str  # for the protocol: "test"; of a user's own images their name
     shape: ImageShape
     labels: Labels | None  # (N,)
     stratified: bool  # whether the classes' shares were fixed when the set was made
@@ -44,6 +45,7 @@ class Held:
     images: Tensor
     shape: ImageShape
     what: str
+    split: str = ""
     labels: Labels | None = None
     stratified: bool = False
     _digest: tuple[int, str] | None = field(default=None, repr=False)
@@ -70,13 +72,53 @@ def pixels_digest(count: int, shape: ImageShape) -> Any:
     return hashlib.sha256(repr((count, *shape)).encode())
 
 
+def files_digest() -> Any:
+    """A SHA-256 that whole image files are to be fed to, in order, each after its length."""
+    return hashlib.sha256(b"files")
+
+
 def of_split(dataset: Dataset, split: str = "test") -> Held:
     """A data set's train, val or test images."""
     chosen = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split]
     labels = None if chosen.labels is None else np.asarray(chosen.labels.cpu().numpy(), np.int64)
-    return Held(chosen.images, dataset.shape, f"{split} images", labels, dataset.stratified)
+    return Held(chosen.images, dataset.shape, f"{split} images", split, labels, dataset.stratified)
 
 
 def of_samples(samples: Tensor, dataset: Dataset) -> Held:
     """Images that a model drew."""
     return Held(samples, dataset.shape, "samples")
+
+
+@dataclass
+class Chosen:
+    """Some images of another set, in its order."""
+
+    base: ImageSet
+    index: NDArray[np.int64]  # rising
+    what: str
+
+    def __post_init__(self) -> None:
+        self.shape, self.split, self.stratified = self.base.shape, self.base.split, False
+        self.labels = None if self.base.labels is None else self.base.labels[self.index]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def content(self) -> str:
+        """A digest of the whole set and of which are chosen."""
+        return hashlib.sha256(self.base.content().encode() + self.index.tobytes()).hexdigest()
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """uint8 (B, C, H, W)."""
+        kept: list[Tensor] = []
+        first = 0
+        for batch in self.base.batches(size):
+            low, high = np.searchsorted(self.index, [first, first + len(batch)])
+            kept.append(batch[torch.from_numpy(self.index[low:high] - first)])
+            first += len(batch)
+            while sum(map(len, kept)) >= size:
+                whole = torch.cat(kept)
+                kept = [whole[size:]]
+                yield whole[:size]
+        if sum(map(len, kept)):
+            yield torch.cat(kept)

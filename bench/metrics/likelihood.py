@@ -9,7 +9,7 @@ from torch import Tensor
 
 from baselines.data.likelihood import bits_per_dim, kinds, split_nats, subset
 from baselines.noise import Noise, derive_seed
-from baselines.types import Kind
+from baselines.types import ImageShape, Kind
 from bench.metrics.base import Array, Subject
 from bench.record import Measurement, Scope
 from bench.stats import mean_over_images
@@ -29,7 +29,7 @@ class BitsPerDim:
         """Why there is no likelihood; None if there is one."""
         if subject.model is None:
             return "samples alone have no likelihood"
-        if len(subject.dataset.test) == 0:
+        if subject.dataset is None or len(subject.dataset.test) == 0:
             return "there are no test images"
         return None if kinds(subject.model) else _NO_LIKELIHOOD
 
@@ -46,8 +46,10 @@ class BitsPerDim:
         return tuple(found)
 
     def _one(self, subject: Subject, name: str, kind: Kind) -> list[Measurement]:
-        model, images = subject.model, subject.dataset.test.images
+        model, dataset = subject.model, subject.dataset
         assert model is not None
+        assert dataset is not None
+        images = dataset.test.images
         if subject.likelihood_images is not None:
             images = images[subset(len(images), subject.likelihood_images)]
         noise = Noise(seed=derive_seed(subject.seed, "likelihood"), device=subject.device)
@@ -57,14 +59,16 @@ class BitsPerDim:
 
         progress(0)
         nats = split_nats(model, images, name, noise, progress=progress)
-        bits = _bits(nats.total, subject)
+        bits = _bits(nats.total, dataset.shape)
         per_image = f"{float(nats.total.double().mean()):.2f} nats an image"
         found = [self._measurement(subject, f"{self.name}[{name}]", bits, kind, per_image)]
         for part, values in nats.parts.items():
             note = f"one term of {self.name}[{name}]; {float(values.double().mean()):.2f} nats an image"
-            found.append(self._measurement(subject, f"{self.name}[{name}:{part}]", _bits(values, subject), None, note))
-        if subject.dataset.truth is not None:
-            truth = _bits(subject.dataset.truth(images), subject)
+            found.append(
+                self._measurement(subject, f"{self.name}[{name}:{part}]", _bits(values, dataset.shape), None, note)
+            )
+        if dataset.truth is not None:
+            truth = _bits(dataset.truth(images), dataset.shape)
             note = f"less the truth's {truth.mean():.4f} bits/dim, paired by image; " + (
                 "an estimate of KL(truth || model)" if kind == "exact" else "bounds KL(truth || model) as its kind says"
             )
@@ -88,8 +92,8 @@ class BitsPerDim:
         )
 
 
-def _bits(nats: Tensor, subject: Subject) -> Array:
-    bits = bits_per_dim(nats.to(torch.float64), subject.dataset.shape)
+def _bits(nats: Tensor, shape: ImageShape) -> Array:
+    bits = bits_per_dim(nats.to(torch.float64), shape)
     assert isinstance(bits, Tensor)
     array: Array = bits.cpu().numpy()
     assert math.prod(array.shape) == len(array)

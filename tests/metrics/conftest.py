@@ -13,6 +13,7 @@ from torch import Tensor
 from baselines.data.dataset import Dataset, Split
 from baselines.types import ImageShape
 from bench.metrics.base import Features, Subject
+from bench.metrics.images import of_samples, of_split
 
 
 class PatchExtractor:
@@ -41,7 +42,12 @@ def make_subject(test: int = 120, samples: int = 150, seed: int = 0, side: int =
 
     splits = [Split(images(n)) for n in (10, 10, test)]
     data = Dataset("noise", ImageShape(1, side, side, 17), *splits, source="generated", note="")
-    return Subject(data, seed, samples=images(samples), extractor=extractor or PatchExtractor())
+    return Subject(
+        seed,
+        generated=of_samples(images(samples), data),
+        reference=of_split(data),
+        extractor=extractor or PatchExtractor(),
+    )
 
 
 @pytest.fixture

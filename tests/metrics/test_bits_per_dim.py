@@ -55,7 +55,7 @@ def uniform(x: Tensor) -> Tensor:
 
 
 def test_a_uniform_model_of_two_levels_costs_one_bit_a_pixel(mesh: Dataset) -> None:
-    subject = Subject(mesh, 0, model=Formula(mesh.shape, uniform))
+    subject = Subject(0, mesh, model=Formula(mesh.shape, uniform))
     found = {m.metric: m for m in BitsPerDim().measure(subject)}
     exact = found["bits_per_dim[nll]"]
     assert (exact.value, exact.low, exact.high) == pytest.approx((1, 1, 1))
@@ -72,7 +72,7 @@ def test_part_of_the_test_split_is_told_as_such(mesh: Dataset) -> None:
         seen.append(x)
         return x.flatten(1).sum(1).float()
 
-    subject = Subject(mesh, 0, model=Formula(mesh.shape, ink), likelihood_images=50)
+    subject = Subject(0, mesh, model=Formula(mesh.shape, ink), likelihood_images=50)
     found = BitsPerDim().measure(subject)
     assert {(m.n, m.protocol["n_real"]) for m in found} == {(50, 50)}
     assert torch.equal(seen[0], mesh.test.images[likelihood.subset(len(mesh.test), 50)])
@@ -80,7 +80,7 @@ def test_part_of_the_test_split_is_told_as_such(mesh: Dataset) -> None:
 
 def test_terms_add_up_and_are_not_ranked(mesh: Dataset) -> None:
     assert mesh.truth is not None
-    subject = Subject(mesh, 0, model=Formula(mesh.shape, mesh.truth))
+    subject = Subject(0, mesh, model=Formula(mesh.shape, mesh.truth))
     found = {m.metric: m for m in BitsPerDim().measure(subject)}
     terms = [found[f"bits_per_dim[vlb:{name}]"] for name in ("L_T", "L_0")]
     assert sum(m.value for m in terms) == pytest.approx(found["bits_per_dim[vlb]"].value)
@@ -91,7 +91,7 @@ def test_the_truth_has_no_gap_and_the_uniform_model_its_divergence(mesh: Dataset
     assert mesh.truth is not None
     gaps = {}
     for name, formula in (("truth", mesh.truth), ("uniform", uniform)):
-        found = {m.metric: m for m in BitsPerDim().measure(Subject(mesh, 0, model=Formula(mesh.shape, formula)))}
+        found = {m.metric: m for m in BitsPerDim().measure(Subject(0, mesh, model=Formula(mesh.shape, formula)))}
         gaps[name] = found["kl_gap[nll]"]
     assert (gaps["truth"].value, gaps["truth"].low, gaps["truth"].high) == pytest.approx((0, 0, 0), abs=1e-12)
     entropy = float(mesh.truth(mesh.test.images).mean()) / (64 * math.log(2))
@@ -102,7 +102,7 @@ def test_the_truth_has_no_gap_and_the_uniform_model_its_divergence(mesh: Dataset
 
 def test_the_interval_is_over_images(mesh: Dataset) -> None:
     assert mesh.truth is not None
-    subject = Subject(mesh, 0, model=Formula(mesh.shape, mesh.truth))
+    subject = Subject(0, mesh, model=Formula(mesh.shape, mesh.truth))
     (found,) = (m for m in BitsPerDim().measure(subject) if m.metric == "bits_per_dim[nll]")
     bits = mesh.truth(mesh.test.images) / (64 * math.log(2))
     assert found.high is not None
@@ -110,14 +110,14 @@ def test_the_interval_is_over_images(mesh: Dataset) -> None:
 
 
 def test_data_without_a_truth_have_no_gap(mesh: Dataset) -> None:
-    found = BitsPerDim().measure(Subject(replace(mesh, truth=None), 0, model=Formula(mesh.shape, uniform)))
+    found = BitsPerDim().measure(Subject(0, replace(mesh, truth=None), model=Formula(mesh.shape, uniform)))
     assert not [m for m in found if m.metric.startswith("kl_gap")]
 
 
 def test_a_model_without_likelihood_gives_the_reason(mesh: Dataset) -> None:
-    assert "no likelihood" in str(BitsPerDim().unavailable(Subject(mesh, 0, model=Silent(mesh.shape))))
-    assert "samples alone" in str(BitsPerDim().unavailable(Subject(mesh, 0)))
-    assert BitsPerDim().unavailable(Subject(mesh, 0, model=Formula(mesh.shape, uniform))) is None
+    assert "no likelihood" in str(BitsPerDim().unavailable(Subject(0, mesh, model=Silent(mesh.shape))))
+    assert "samples alone" in str(BitsPerDim().unavailable(Subject(0, mesh)))
+    assert BitsPerDim().unavailable(Subject(0, mesh, model=Formula(mesh.shape, uniform))) is None
 
 
 def test_one_infinite_image_fails_the_cell(mesh: Dataset) -> None:
@@ -125,4 +125,4 @@ def test_one_infinite_image_fails_the_cell(mesh: Dataset) -> None:
         return torch.where(torch.arange(len(x)) == 3, torch.inf, uniform(x))
 
     with pytest.raises(DivergedError, match="NaN or infinite"):
-        BitsPerDim().measure(Subject(mesh, 0, model=Formula(mesh.shape, broken)))
+        BitsPerDim().measure(Subject(0, mesh, model=Formula(mesh.shape, broken)))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 from bench.metrics import catalogue
@@ -62,8 +61,7 @@ def test_a_cache_shared_by_draws_never_answers_for_other_images(subject: Callabl
 def test_images_changed_in_place_are_seen_anew(subject: Callable[..., Subject]) -> None:
     seen = subject()
     before = measured(seen)["fd[patch]"].value
-    assert seen.samples is not None
-    seen.samples.fill_(3)
+    seen.generated.images.fill_(3)  # type: ignore[union-attr]
     assert measured(seen)["fd[patch]"].value > 2 * before
 
 
@@ -78,7 +76,7 @@ def test_no_extractor_no_samples_or_too_few_give_a_reason(metric: Metric, subjec
     blind.extractor, blind.extractor_reason = None, "no network for this"
     assert metric.unavailable(blind) == "no network for this"
     undrawn = subject()
-    undrawn.samples = None
+    undrawn.generated = None
     assert metric.unavailable(undrawn) == "no samples were drawn"
     assert "needs at least" in str(metric.unavailable(subject(samples=1)))
     assert metric.unavailable(subject()) is None
@@ -113,7 +111,7 @@ def test_features_that_are_not_finite_are_an_error(subject: Callable[..., Subjec
 
 def test_generated_worse_than_real_ranks_worse_by_every_metric(subject: Callable[..., Subject]) -> None:
     good, bad = subject(samples=120), subject(samples=120)
-    bad.samples = torch.full_like(bad.samples, 8)  # type: ignore[arg-type]
+    bad.generated.images.fill_(8)  # type: ignore[union-attr]
     first, second = measured(good), measured(bad)
     assert second["fd[patch]"].value > first["fd[patch]"].value
     assert second["kid[patch]"].value > first["kid[patch]"].value

@@ -19,6 +19,7 @@ from bench.metrics import catalogue
 from bench.metrics.base import Subject
 from bench.metrics.classifier import SPECS, ClassifierExtractor
 from bench.metrics.frechet import frechet_distance
+from bench.metrics.images import of_samples, of_split
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import precision_recall
 
@@ -97,7 +98,7 @@ def test_all_feature_metrics_of_one_draw_on_digits(benchmark: Timer) -> None:
     drawn = [metric for metric in catalogue.METRICS if metric.scope == "draw"]
 
     def measure() -> int:
-        subject = Subject(data, 0, samples=samples, extractor=extractor)
+        subject = Subject(0, generated=of_samples(samples, data), reference=of_split(data), extractor=extractor)
         return sum(len(metric.measure(subject)) for metric in drawn if metric.unavailable(subject) is None)
 
     threads = torch.get_num_threads()

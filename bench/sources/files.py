@@ -1,0 +1,140 @@
+"""Image files in a folder or a zip, decoded batch by batch; nothing of a zip is ever written to the disk."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from baselines.data import folder
+from baselines.data.decoding import SUFFIXES, Look, decode, look, one_size
+from baselines.data.splitting import Images
+from baselines.errors import UserError
+from baselines.types import ImageShape
+from bench.metrics.base import Progress
+from bench.metrics.images import Labels, files_digest
+
+_AHEAD = 2  # batches that are decoded while the network works on an earlier one
+_LARGEST = 256 << 20  # bytes of one image file; more is a mistake, or a zip made to fill the memory
+
+
+@dataclass(frozen=True)
+class File:
+    """One image file, wherever it lies."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+class FileImages:
+    """Images of one size, in the order of their names; grey if all are, else RGB. Pixels are taken as stored."""
+
+    def __init__(self, files: Sequence[File], name: str, what: str, progress: Progress) -> None:
+        if not files:
+            raise UserError(f"{name}: expected images ({' '.join(sorted(SUFFIXES))}), found none")
+        self.what, self.split = what, name
+        self.labels: Labels | None = None
+        self.stratified = False
+        self.files = files
+        digest = files_digest()
+        looks: list[Look] = []
+        for done, file in enumerate(files, start=1):
+            data = file.read()
+            digest.update(len(data).to_bytes(8, "little") + data)
+            looks.append(look(data, file.name))
+            progress(f"checking the {what}", done, len(files))
+        width, height = one_size(looks, name)
+        self.mode = "L" if all(seen.grey for seen in looks) else "RGB"
+        self.shape = ImageShape(1 if self.mode == "L" else 3, height, width)
+        self._digest: str = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def content(self) -> str:
+        """SHA-256 of the files' bytes in their order, when they were first looked at."""
+        return self._digest
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """uint8 (B, C, H, W), decoded by threads ahead of their use."""
+        parts = [self.files[first : first + size] for first in range(0, len(self.files), size)]
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            waiting: deque[list[Future[Images]]] = deque()
+            for part in parts[:_AHEAD]:
+                waiting.append([pool.submit(self._decoded, file) for file in part])
+            for part in [*parts[_AHEAD:], *([()] * _AHEAD)]:
+                if not waiting:
+                    return
+                batch = np.stack([future.result() for future in waiting.popleft()])
+                if part:
+                    waiting.append([pool.submit(self._decoded, file) for file in part])
+                yield torch.from_numpy(batch)
+
+    def _decoded(self, file: File) -> Images:
+        pixels = decode(file.read(), file.name, self.mode)
+        if pixels.shape != self.shape.chw:
+            raise UserError(f"{file.name}: changed while it was read: expected {self.shape.chw}, got {pixels.shape}")
+        return np.ascontiguousarray(pixels)
+
+
+def in_folder(path: Path, name: str, what: str, progress: Progress) -> FileImages:
+    """Every image below a folder, hidden files left out.
+
+    Raises:
+        UserError: naming the file that cannot be read, or the two of different size.
+    """
+    paths, _ = folder.find(path)
+    return FileImages([File(str(found), _reader(found)) for found in paths], name, what, progress)
+
+
+def _reader(path: Path) -> Callable[[], bytes]:
+    def read() -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+    return read
+
+
+def in_zip(path: Path, name: str, what: str, progress: Progress) -> FileImages:
+    """Every image in a zip file; entries are read into memory one by one, whatever their paths say.
+
+    Raises:
+        UserError: if the zip or an image in it is damaged, encrypted or too large.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{name}: expected a sound zip file ({error})") from None
+    entries = [entry for entry in archive.infolist() if _is_image(entry)]
+    entries.sort(key=lambda entry: entry.filename)
+    return FileImages([File(f"{name}:{e.filename}", _entry(archive, e, name)) for e in entries], name, what, progress)
+
+
+def _is_image(entry: zipfile.ZipInfo) -> bool:
+    path = PurePosixPath(entry.filename)
+    hidden = any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in path.parts)
+    return not entry.is_dir() and not hidden and path.suffix.lower() in SUFFIXES
+
+
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if entry.file_size > _LARGEST:
+            raise UserError(f"{name}: {entry.filename} claims {entry.file_size:,} bytes; at most {_LARGEST:,} are read")
+        try:
+            return archive.read(entry)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:
+            raise UserError(f"{name}: {entry.filename} cannot be read ({error})") from None
+        except Exception as error:  # zlib.error, LZMAError: each decompressor has its own
+            raise UserError(f"{name}: {entry.filename} is damaged ({error})") from None
+
+    return read
