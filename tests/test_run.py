@@ -165,6 +165,7 @@ def test_ctrl_c_says_how_to_go_on(copy: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever the tests' own shell ignores
     )
     assert run.stdout is not None
     while "training" not in run.stdout.readline():

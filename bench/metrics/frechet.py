@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
-from scipy.linalg import blas
+from scipy.linalg import lapack
 
 from bench.metrics import features
 from bench.metrics.base import Array, Subject
@@ -41,23 +41,27 @@ def frechet_distance(*, real: Array, generated: Array) -> float:
     first, second = _checked(real, "real"), _checked(generated, "generated")
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"Fréchet distance: expected equal d, got {first.shape[1]} and {second.shape[1]}")
-    gap = first.mean(0) - second.mean(0)
-    # covariance = X^T X from here on
-    first = (first - first.mean(0)) / np.sqrt(len(first) - 1)
-    second = (second - second.mean(0)) / np.sqrt(len(second) - 1)
-    trace = float((first**2).sum() + (second**2).sum())
-    return max(float(gap @ gap) + trace - 2 * _cross_trace(first, second), 0.0)
-
-
-def _cross_trace(first: Array, second: Array) -> float:
-    """tr (S1 S2)^(1/2) of S = X^T X, which is the nuclear norm of X1 X2^T."""
-    d = first.shape[1]
-    if min(len(first), len(second)) > d:
-        found = _covariance_cross_trace(first.T @ first, second.T @ second)
-        if found is not None:
-            return found
+    mean_first, mean_second = first.mean(0), second.mean(0)
+    gap = mean_first - mean_second
+    if min(len(first), len(second)) > first.shape[1]:
+        first_cov, second_cov = _covariance(first, mean_first), _covariance(second, mean_second)
+        trace = float(np.trace(first_cov) + np.trace(second_cov))
+        cross = _covariance_cross_trace(first_cov, second_cov, overwrite=True)
+        if cross is not None:
+            return max(float(gap @ gap) + trace - 2 * cross, 0.0)
     # a singular covariance, or fewer images than features: no square is taken, so nothing is lost to rounding
-    return float(np.linalg.svd(_reduced(first) @ _reduced(second).T, compute_uv=False).sum())
+    first = (first - mean_first) / np.sqrt(len(first) - 1)
+    second = (second - mean_second) / np.sqrt(len(second) - 1)
+    trace = float((first**2).sum() + (second**2).sum())
+    cross = float(np.linalg.svd(_reduced(first) @ _reduced(second).T, compute_uv=False).sum())  # the nuclear norm
+    return max(float(gap @ gap) + trace - 2 * cross, 0.0)
+
+
+def _covariance(x: Array, mean: Array) -> Array:
+    centred = x - mean
+    covariance: Array = centred.T @ centred
+    covariance /= len(x) - 1
+    return covariance
 
 
 def _reduced(x: Array) -> Array:
@@ -67,15 +71,16 @@ def _reduced(x: Array) -> Array:
     return np.asarray(np.linalg.qr(x, mode="r"), np.float64)
 
 
-def _covariance_cross_trace(first: Array, second: Array) -> float | None:
-    """tr (S1 S2)^(1/2) from the eigenvalues of L^T S2 L, S1 = L L^T; None where a covariance is singular."""
-    try:
-        lower = linalg.cholesky(first, lower=True, check_finite=False)
-    except linalg.LinAlgError:
+def _covariance_cross_trace(first: Array, second: Array, overwrite: bool = False) -> float | None:
+    """tr (S1 S2)^(1/2) from the eigenvalues of L^T S2 L, S1 = L L^T; None where a covariance is singular.
+
+    LAPACK takes the transposes, which are the same matrices in its own order, and so copies nothing.
+    """
+    lower, failed = lapack.dpotrf(first.T, lower=1, overwrite_a=overwrite)
+    if failed:
         return None
-    # L^T S2 L by triangular products, at half the work of full ones
-    right = blas.dtrmm(1.0, lower, np.asfortranarray(second), side=1, lower=1)
-    product = blas.dtrmm(1.0, lower, right, side=0, lower=1, trans_a=1, overwrite_b=1)
+    # L^T S2 L as a symmetric product, at a quarter of the work of two full ones
+    product, _ = lapack.dsygst(second.T, lower, itype=2, lower=1, overwrite_a=overwrite)
     eigenvalues = linalg.eigvalsh(product, check_finite=False, overwrite_a=True)
     if eigenvalues[0] <= _SINGULAR * len(first) * eigenvalues[-1]:
         return None
