@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.api import run as run
-    from bench.evaluate import evaluate as evaluate
+    from bench.evaluation import evaluate as evaluate
 
 __all__ = ["evaluate", "run"]
 __version__ = "0.1.0"
@@ -23,5 +23,5 @@ def __getattr__(name: str) -> Any:
     if name == "run":
         return importlib.import_module("bench.api").run
     if name == "evaluate":
-        return importlib.import_module("bench.evaluate").evaluate
+        return importlib.import_module("bench.evaluation").evaluate
     raise AttributeError(f"module 'bench' has no attribute {name!r}")

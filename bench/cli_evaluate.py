@@ -16,7 +16,7 @@ from rich.table import Column, Table
 from baselines.errors import UserError
 
 if TYPE_CHECKING:
-    from bench.evaluate import Evaluation
+    from bench.evaluation import Evaluation
 
 HELP = """Score samples against real images that their model has not seen.
 
@@ -49,11 +49,12 @@ def evaluate(
     cache: Annotated[Path | None, typer.Option(help="Where features are kept for the next time.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features.")] = False,
     seed: Annotated[int, typer.Option(help="Of resampling.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that extract features, the numbers alike.")] = 1,
     json_: Annotated[Path | None, typer.Option("--json", help="Write all of it to this file.")] = None,
 ) -> None:
     """Score samples against real images."""
     from bench.device import usable_device
-    from bench.evaluate import evaluate as score
+    from bench.evaluation import evaluate as score
 
     if json_ is not None and not json_.resolve().parent.is_dir():
         raise UserError(f"--json {json_}: expected an existing folder")
@@ -69,6 +70,7 @@ def evaluate(
             data_dir=data_dir,
             cache=cache or not no_cache,
             seed=seed,
+            processes=processes,
             progress=bar.progress,
         )
     if json_ is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,6 +42,14 @@ class Extractor(Protocol):
         ...
 
 
+class Sharing(Protocol):
+    """Extracts the parts of a set in several processes."""
+
+    def parts(self, extractor: Extractor, images: ImageSet) -> Iterator[tuple[int, Features]]:
+        """(first image, features of those from there), in any order, each image once."""
+        ...
+
+
 class Disk(Protocol):
     """Keeps features under the key of what made them."""
 
@@ -71,7 +79,8 @@ class Subject:
     progress: Progress = lambda phase, done, total: None
     protocol: Mapping[str, Any] = field(default_factory=dict)  # what holds for all: ema, split, clip, ...
     cache: dict[str, Any] = field(default_factory=dict)  # features computed once and shared by the metrics
-    disk: Disk | None = None  # and kept for later processes
+    disk: Disk | None = None  # and kept for later runs
+    pool: Sharing | None = None  # processes that extract features side by side
 
 
 class Metric(Protocol):

@@ -12,12 +12,11 @@ import numpy as np
 
 from baselines.noise import derive_seed
 from bench.metrics.base import Array, Extractor, Features, Subject
+from bench.metrics.extraction import extract_all
 from bench.metrics.images import ImageSet, Labels
 from bench.stats import Strata
 
 T = TypeVar("T")
-
-_BATCH = 500  # images handed to an extractor at a time
 
 
 def missing(subject: Subject, least: int, logits: bool = False) -> str | None:
@@ -65,36 +64,11 @@ def of(subject: Subject, images: ImageSet) -> Features:
     key = f"features {_fingerprint(extractor)} {images.content()}"
     if key not in subject.cache:
         kept = None if subject.disk is None else subject.disk.load(key)
-        subject.cache[key] = found = kept or _extracted(subject, extractor, images)
+        subject.cache[key] = found = kept or extract_all(extractor, images, subject.progress, subject.pool)
         if kept is None and subject.disk is not None:
             with suppress(OSError):  # it only saves time: a full disk is no reason to stop
                 subject.disk.save(key, found)
     return cast(Features, subject.cache[key])
-
-
-def _extracted(subject: Subject, extractor: Extractor, images: ImageSet) -> Features:
-    phase, n = f"features of the {images.what}", len(images)
-    subject.progress(phase, 0, n)
-    values: Array | None = None
-    logits: Array | None = None
-    done = 0
-    for batch in images.batches(_BATCH):
-        found = extractor.extract(batch, images.shape.levels)
-        if values is None:
-            values = np.empty((n, found.values.shape[1]))
-            logits = None if found.logits is None else np.empty((n, found.logits.shape[1]))
-        rows = slice(done, done + len(batch))
-        values[rows] = found.values
-        if logits is not None and found.logits is not None:
-            logits[rows] = found.logits
-        done += len(batch)
-        subject.progress(phase, done, n)
-    if values is None or done != n:
-        raise ValueError(f"{images.what}: expected {n} images, got {done}")
-    for array in (values, logits):
-        if array is not None and not np.isfinite(array).all():
-            raise ValueError(f"extractor {extractor.name}: {phase} are not finite")
-    return Features(values, logits)
 
 
 def _fingerprint(extractor: Extractor) -> str:

@@ -37,6 +37,10 @@ class ImageSet(Protocol):
         """uint8 (B, C, H, W) with B of `size`, the last one smaller."""
         ...
 
+    def part(self, first: int, last: int) -> ImageSet:
+        """Images first .. last - 1, small enough to be handed to another process; its content is not asked for."""
+        ...
+
 
 @dataclass
 class Held:
@@ -65,6 +69,10 @@ class Held:
     def batches(self, size: int) -> Iterator[Tensor]:
         """Views of the tensor."""
         yield from torch.split(self.images, size)
+
+    def part(self, first: int, last: int) -> Held:
+        """A copy of these images."""
+        return Held(self.images[first:last].clone(), self.shape, self.what, self.split)
 
 
 def pixels_digest(count: int, shape: ImageShape) -> Any:
@@ -110,15 +118,23 @@ class Chosen:
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """uint8 (B, C, H, W)."""
+        if not len(self.index):
+            return
+        start, end = int(self.index[0]), int(self.index[-1]) + 1
         kept: list[Tensor] = []
-        first = 0
-        for batch in self.base.batches(size):
-            low, high = np.searchsorted(self.index, [first, first + len(batch)])
-            kept.append(batch[torch.from_numpy(self.index[low:high] - first)])
-            first += len(batch)
+        for batch in self.base.part(start, end).batches(size):
+            low, high = np.searchsorted(self.index, [start, start + len(batch)])
+            kept.append(batch[torch.from_numpy(self.index[low:high] - start)])
+            start += len(batch)
             while sum(map(len, kept)) >= size:
                 whole = torch.cat(kept)
                 kept = [whole[size:]]
                 yield whole[:size]
         if sum(map(len, kept)):
             yield torch.cat(kept)
+
+    def part(self, first: int, last: int) -> Chosen:
+        """Of the same set, without what lies before or behind."""
+        index = self.index[first:last]
+        start = int(index[0])
+        return Chosen(self.base.part(start, int(index[-1]) + 1), index - start, self.what)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import math
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from bench.metrics.base import Progress
 from bench.metrics.images import Labels, pixels_digest
 
 _CHUNK = 500  # images read at a time while they are checked
+_SKIPPED = 1 << 20  # bytes
 _SPLITS = ("test", "val", "train")
 
 
@@ -35,12 +38,34 @@ class Header:
     dtype: np.dtype[Any]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the numbers of an array begin; they can be read again and again, from any process."""
+
+    path: Path
+    key: str | None = None  # of a .npz file
+    raw: bool = False  # bare numbers, with no header
+
+    @contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """A stream that stands at the numbers."""
+        if self.key is not None:
+            with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.key}.npy") as stream:
+                read_header(stream, str(self.path))
+                yield stream
+            return
+        with self.path.open("rb") as file:
+            if not self.raw:
+                read_header(file, str(self.path))
+            yield file
+
+
 class ArrayImages:
     """One uint8 array (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3, from a stream that can be reopened."""
 
     def __init__(
         self,
-        open_stream: Callable[[], Any],
+        place: Place,
         header: Header,
         levels: int,
         name: str,
@@ -50,15 +75,16 @@ class ArrayImages:
     ) -> None:
         """channels_first: the array is known to be (N, C, H, W); else its shape tells."""
         self.what, self.split = what, name
+        self.keeps: object = None  # a temporary file that goes when the images go
         self.labels: Labels | None = None
         self.stratified = False
-        self._open = open_stream
+        self._place = place
         self._row, self.last = _rows(header, name, channels_first)
         channels, height, width = (
             (self._row[2], *self._row[:2]) if self.last else self._row if len(self._row) == 3 else (1, *self._row)
         )
         self.shape = ImageShape(channels, height, width, levels)
-        self._count = header.shape[0]
+        self._first, self._count = 0, header.shape[0]
         digest = pixels_digest(self._count, self.shape)
         done = 0
         for batch in self.batches(_CHUNK):
@@ -77,12 +103,20 @@ class ArrayImages:
         """SHA-256 of all pixels, as of the same images held in memory."""
         return self._digest
 
+    def part(self, first: int, last: int) -> ArrayImages:
+        """These images of the same file."""
+        part = copy.copy(self)
+        part.keeps = None  # the temporary file stays with the whole
+        part._first, part._count = self._first + first, min(last, self._count) - first
+        return part
+
     def batches(self, size: int) -> Iterator[Tensor]:
-        """uint8 (B, C, H, W), read from the start of the array."""
+        """uint8 (B, C, H, W)."""
         row_bytes = math.prod(self._row)
-        with self._open() as stream:
-            for first in range(0, self._count, size):
-                n = min(size, self._count - first)
+        with self._place.opened() as stream:
+            _skip(stream, self._first * row_bytes, self.split)
+            for start in range(0, self._count, size):
+                n = min(size, self._count - start)
                 data = _read(stream, n * row_bytes, self.split)
                 rows = np.frombuffer(bytearray(data), np.uint8).reshape(n, *self._row)
                 if self.last:
@@ -109,6 +143,15 @@ def _rows(header: Header, name: str, channels_first: bool) -> tuple[tuple[int, .
     if len(shape) == 4 and (shape[1] in (1, 3)) == (shape[3] in (1, 3)):
         raise UserError(f"{name}: expected 1 or 3 channels at one end, (N, H, W, C) or (N, C, H, W), got {shape}")
     return shape[1:], len(shape) == 4 and shape[1] not in (1, 3)
+
+
+def _skip(stream: IO[bytes], size: int, name: str) -> None:
+    """Go forward; what is compressed can only be read past."""
+    if not isinstance(stream, zipfile.ZipExtFile):
+        stream.seek(size, io.SEEK_CUR)
+        return
+    for start in range(0, size, _SKIPPED):
+        _read(stream, min(_SKIPPED, size - start), name)
 
 
 def _read(stream: IO[bytes], size: int, name: str) -> bytes:
@@ -160,27 +203,11 @@ def members(path: Path, name: str) -> dict[str, Header]:
         raise UserError(f"{name}: expected a sound .npz file ({error})") from None
 
 
-@contextmanager
-def member(path: Path, key: str, name: str) -> Iterator[IO[bytes]]:
-    """One array of a .npz file, standing at its numbers."""
-    with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
-        read_header(stream, name)
-        yield stream
-
-
-@contextmanager
-def numbers(path: Path, name: str) -> Iterator[IO[bytes]]:
-    """A .npy file, standing at its numbers."""
-    with path.open("rb") as stream:
-        read_header(stream, name)
-        yield stream
-
-
 def in_npy(path: Path, name: str, what: str, progress: Progress) -> ArrayImages:
     """The array of a .npy file, as 256 levels."""
     with path.open("rb") as stream:
         header = read_header(stream, name)
-    return ArrayImages(lambda: numbers(path, name), header, 256, name, what, progress)
+    return ArrayImages(Place(path), header, 256, name, what, progress)
 
 
 def in_npz(path: Path, name: str, what: str, progress: Progress) -> ArrayImages:
@@ -194,7 +221,7 @@ def in_npz(path: Path, name: str, what: str, progress: Progress) -> ArrayImages:
         raise UserError(f"{name}: expected one array of images, or one called images, got {told}")
     key = named[0] if named else pixels[0]
     where = f"{name}:{key}"
-    return ArrayImages(lambda: member(path, key, where), found[key], levels, where, what, progress)
+    return ArrayImages(Place(path, key), found[key], levels, where, what, progress)
 
 
 def _levels(path: Path, found: dict[str, Header], name: str) -> int:
@@ -203,7 +230,7 @@ def _levels(path: Path, found: dict[str, Header], name: str) -> int:
     header = found["levels"]
     if header.shape != () or header.dtype.kind not in "iu":
         raise UserError(f"{name}: levels: expected one integer from 2 to 256, got {header.dtype} {header.shape}")
-    with member(path, "levels", name) as stream:
+    with Place(path, "levels").opened() as stream:
         value = int(np.frombuffer(_read(stream, header.dtype.itemsize, name), header.dtype)[0])
     if not 2 <= value <= 256:
         raise UserError(f"{name}: levels: expected one integer from 2 to 256, got {value}")
@@ -241,9 +268,7 @@ def spooled(batches: Iterable[Tensor], levels: int, name: str, what: str, progre
     if shape is None or count == 0:
         raise UserError(f"{name}: expected images, got none")
 
-    @contextmanager
-    def stream() -> Iterator[IO[bytes]]:
-        file.seek(0)
-        yield cast("IO[bytes]", file)
-
-    return ArrayImages(stream, Header((count, *shape), False, np.dtype(np.uint8)), levels, name, what, progress, True)
+    header = Header((count, *shape), False, np.dtype(np.uint8))
+    found = ArrayImages(Place(Path(file.name), raw=True), header, levels, name, what, progress, channels_first=True)
+    found.keeps = file
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import zipfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -28,10 +30,28 @@ _LARGEST = 256 << 20  # bytes of one image file; more is a mistake, or a zip mad
 
 @dataclass(frozen=True)
 class File:
-    """One image file, wherever it lies."""
+    """One image file, in a folder or in a zip."""
 
-    name: str
-    read: Callable[[], bytes]
+    path: Path
+    entry: str | None = None  # in the zip at `path`
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.path) if self.entry is None else f"{self.path}:{self.entry}"
+
+    def read(self) -> bytes:
+        """Its content.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        if self.entry is not None:
+            return _of_zip(self.path, self.entry)
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror})") from None
 
 
 class FileImages:
@@ -63,9 +83,15 @@ class FileImages:
         """SHA-256 of the files' bytes in their order, when they were first looked at."""
         return self._digest
 
+    def part(self, first: int, last: int) -> FileImages:
+        """These files alone."""
+        part = copy.copy(self)
+        part.files = self.files[first:last]
+        return part
+
     def batches(self, size: int) -> Iterator[Tensor]:
         """uint8 (B, C, H, W), decoded by threads ahead of their use."""
-        parts = [self.files[first : first + size] for first in range(0, len(self.files), size)]
+        parts = [self.files[start : start + size] for start in range(0, len(self.files), size)]
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             waiting: deque[list[Future[Images]]] = deque()
             for part in parts[:_AHEAD]:
@@ -92,17 +118,7 @@ def in_folder(path: Path, name: str, what: str, progress: Progress) -> FileImage
         UserError: naming the file that cannot be read, or the two of different size.
     """
     paths, _ = folder.find(path)
-    return FileImages([File(str(found), _reader(found)) for found in paths], name, what, progress)
-
-
-def _reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-
-    return read
+    return FileImages([File(found) for found in paths], name, what, progress)
 
 
 def in_zip(path: Path, name: str, what: str, progress: Progress) -> FileImages:
@@ -112,12 +128,15 @@ def in_zip(path: Path, name: str, what: str, progress: Progress) -> FileImages:
         UserError: if the zip or an image in it is damaged, encrypted or too large.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        entries = [entry.filename for entry in _archive(path).infolist() if _is_image(entry)]
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{name}: expected a sound zip file ({error})") from None
-    entries = [entry for entry in archive.infolist() if _is_image(entry)]
-    entries.sort(key=lambda entry: entry.filename)
-    return FileImages([File(f"{name}:{e.filename}", _entry(archive, e, name)) for e in entries], name, what, progress)
+    return FileImages([File(path, entry) for entry in sorted(entries)], name, what, progress)
+
+
+@cache
+def _archive(path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 def _is_image(entry: zipfile.ZipInfo) -> bool:
@@ -126,15 +145,14 @@ def _is_image(entry: zipfile.ZipInfo) -> bool:
     return not entry.is_dir() and not hidden and path.suffix.lower() in SUFFIXES
 
 
-def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if entry.file_size > _LARGEST:
-            raise UserError(f"{name}: {entry.filename} claims {entry.file_size:,} bytes; at most {_LARGEST:,} are read")
-        try:
-            return archive.read(entry)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:
-            raise UserError(f"{name}: {entry.filename} cannot be read ({error})") from None
-        except Exception as error:  # zlib.error, LZMAError: each decompressor has its own
-            raise UserError(f"{name}: {entry.filename} is damaged ({error})") from None
-
-    return read
+def _of_zip(path: Path, name: str) -> bytes:
+    archive = _archive(path)
+    entry = archive.getinfo(name)
+    if entry.file_size > _LARGEST:
+        raise UserError(f"{path}: {name} claims {entry.file_size:,} bytes; at most {_LARGEST:,} are read")
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: {name} cannot be read ({error})") from None
+    except Exception as error:  # zlib.error, LZMAError: each decompressor has its own
+        raise UserError(f"{path}: {name} is damaged ({error})") from None

@@ -17,7 +17,8 @@ from bench import provenance
 from bench.families import measure_families
 from bench.metrics import catalogue
 from bench.metrics.base import Extractor, Progress, Subject
-from bench.metrics.extractors import choose_extractor
+from bench.metrics.extraction import Pool
+from bench.metrics.extractors import PIXELS, choose_extractor
 from bench.metrics.feature_cache import FeatureCache, default_folder
 from bench.metrics.images import Chosen, ImageSet
 from bench.record import Measurement
@@ -77,6 +78,7 @@ def evaluate(
     cache: Path | str | bool = True,
     levels: int = 256,
     seed: int = 0,
+    processes: int = 1,
     progress: Progress = lambda phase, done, total: None,
 ) -> Evaluation:
     """Compare samples with real images that their model has not seen.
@@ -95,6 +97,7 @@ def evaluate(
         cache: where features are kept; True: the user's cache folder, False: nowhere.
         levels: of tensors, how many levels a pixel has.
         seed: of resampling.
+        processes: that extract features side by side; the numbers are the same.
         progress: told (phase, done, total).
 
     Raises:
@@ -119,8 +122,10 @@ def evaluate(
         protocol={"sizes": {"generated": list(generated.shape), "real": list(real.shape)}},
         disk=FeatureCache(default_folder() if cache is True else Path(cache)) if cache is not False else None,
     )
-    measured, skipped = measure_families("draw", subject, chosen)
-    floor, reason = _floor(subject, chosen)
+    with Pool(processes) as pool:
+        subject.pool = pool if processes > 1 else None
+        measured, skipped = measure_families("draw", subject, chosen)
+        floor, reason = _floor(subject, chosen)
     about = {
         "samples": _about(generated),
         "reference": _about(real),
@@ -161,7 +166,8 @@ def _network(
     found = [choose_extractor(name, images.shape, extractor, path, device) for images in (real, generated)]
     network = found[0][0]
     assert network is not None
-    if found[1][0] is None or found[1][0].name != network.name:
+    by_pixels = network.name == PIXELS and real.shape.chw != generated.shape.chw
+    if found[1][0] is None or found[1][0].name != network.name or by_pixels:
         raise UserError(
             f"samples: expected images like the reference's {real.shape}, got {generated.shape}; "
             "name an extractor that takes both, such as --extractor inception"
