@@ -32,7 +32,9 @@ def mmd2(
     """Unbiased squared MMD, E k(x, x') + E k(y, y') - 2 E k(x, y); it averages 0 for equal distributions.
 
     The error is the delete-one jackknife over both sets. Where the distributions are equal the statistic is
-    degenerate and the jackknife errs on the large side.
+    degenerate and the jackknife errs on the large side. Near equality the statistic is skewed in few dimensions: of
+    nominal 95 % the normal interval covers 91 to 99 % in 4 and 16 dimensions, but 84 to 94 % in a single one
+    (simulated Gaussians a shift apart, N = 200 to 1000, cubic and Gaussian kernel).
 
     Args:
         kernel: k, given blocks of rows.
