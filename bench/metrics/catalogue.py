@@ -10,6 +10,10 @@ from bench.metrics.inception_score import InceptionScore
 from bench.metrics.kernel import Kernel
 from bench.metrics.likelihood import BitsPerDim
 from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
+from bench.metrics.memorisation import Memorisation
+from bench.metrics.mmd_rbf import GaussianKernel
+from bench.metrics.modes import ModeDivergence, Modes
+from bench.metrics.sharpness import Sharpness
 
 _ALL = (
     BitsPerDim(),
@@ -17,10 +21,15 @@ _ALL = (
     FrechetInfinity(),
     InceptionScore(),
     Kernel(),
+    GaussianKernel(),
     PRECISION,
     RECALL,
     DENSITY,
     COVERAGE,
+    Modes(),
+    ModeDivergence(),
+    Memorisation(),
+    Sharpness(),
 )
 METRICS: tuple[Metric, ...] = _ALL
 

@@ -29,14 +29,22 @@ def missing(subject: Subject, least: int, logits: bool = False) -> str | None:
     """
     if subject.extractor is None:
         return subject.extractor_reason or "no feature extractor for these images"
+    reason = missing_images(subject, least)
+    if reason is not None:
+        return reason
+    if logits and of_samples(subject).logits is None:
+        return f"extractor {subject.extractor.name} does not classify, so there are no class probabilities"
+    return None
+
+
+def missing_images(subject: Subject, least: int) -> str | None:
+    """Why a metric that needs no features cannot be taken: no samples, or fewer than `least` images in either set."""
     if subject.generated is None:
         return "no samples were drawn"
     assert subject.reference is not None
     for images in (subject.generated, subject.reference):
         if len(images) < least:
             return f"needs at least {least} {images.what}, got {len(images)}"
-    if logits and of_samples(subject).logits is None:
-        return f"extractor {subject.extractor.name} does not classify, so there are no class probabilities"
     return None
 
 
@@ -102,6 +110,12 @@ def named(subject: Subject, name: str) -> str:
 def protocol(subject: Subject, version: int, **settings: Any) -> Mapping[str, Any]:
     """All that must be equal before two numbers of one metric may be compared."""
     assert subject.extractor is not None
+    extractor = {"name": subject.extractor.name, **subject.extractor.identity()}
+    return protocol_of_images(subject, version, extractor=extractor, **settings)
+
+
+def protocol_of_images(subject: Subject, version: int, **settings: Any) -> Mapping[str, Any]:
+    """The same of a metric that needs no features."""
     assert subject.generated is not None
     assert subject.reference is not None
     return {
@@ -109,7 +123,6 @@ def protocol(subject: Subject, version: int, **settings: Any) -> Mapping[str, An
         "split": subject.reference.split,
         "n_real": len(subject.reference),
         "n_generated": len(subject.generated),
-        "extractor": {"name": subject.extractor.name, **subject.extractor.identity()},
         **settings,
         "version": version,
     }

@@ -20,7 +20,13 @@ QUALITY = ("fd", "fid")
 NEAR_BEST = 1.1
 """A draw whose FD is within this factor of its sampler's best may stand for that sampler."""
 
-_OF_IMAGES = frozenset(["fd", "fid", "fd_inf", "fid_inf", "is", "kid", "precision", "recall", "density", "coverage"])
+_OF_IMAGES = frozenset(
+    [
+        *("fd", "fid", "fd_inf", "fid_inf", "is", "kid", "mmd_rbf", "cmmd"),
+        *("precision", "recall", "density", "coverage"),
+        *("modes", "mode_kl", "nn_train_share", "nn_train_ratio", "sharpness"),
+    ]
+)
 
 
 def make_sheet(source: Source, dataset: str) -> Sheet:

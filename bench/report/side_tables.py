@@ -39,22 +39,25 @@ def cost_table(sheet: Sheet) -> Table:
         "What each row costs. NFE is the executed number of network calls of one draw; the limit is NFE times one bare "
         "forward pass, and the ratio says how far the sampler is from it."
     )
-    return _metrics_table("cost", "Work, time and memory", intro, sheet, [m for m in _further(sheet) if _is_cost(m)])
+    metrics = [m for m in _further(sheet) if _is_cost(m)]
+    return _metrics_table("cost", "Work, time and memory", intro, sheet, metrics, sheet.models)
 
 
 def other_table(sheet: Sheet) -> Table | None:
-    """Whatever else was measured; None if nothing."""
+    """Whatever else was measured, with the real images' own numbers where they have some; None if nothing."""
     metrics = [m for m in _further(sheet) if not _is_cost(m)]
     intro = "Measurements that belong to neither the axes, the likelihoods nor the costs."
-    return _metrics_table("other", "Further measurements", intro, sheet, metrics) if metrics else None
+    floor = sheet.floor is not None and not sheet.floor.scores.keys().isdisjoint(metrics)
+    rows = sheet.all if floor else sheet.models
+    return _metrics_table("other", "Further measurements", intro, sheet, metrics, rows) if metrics else None
 
 
-def _metrics_table(kind: str, title: str, intro: str, sheet: Sheet, metrics: list[str]) -> Table:
+def _metrics_table(kind: str, title: str, intro: str, sheet: Sheet, metrics: list[str], rows: tuple[Row, ...]) -> Table:
     notes = Footnotes()
-    marks = protocol_marks(sheet.models, metrics, notes)
+    marks = protocol_marks(rows, metrics, notes)
     lines = [
         line(row, sheet, [name(row), *(datum(row, m, marks.get((i, m), ""), False) for m in metrics)])
-        for i, row in enumerate(sheet.models)
+        for i, row in enumerate(rows)
     ]
     columns = (Column("Model", "draw", numeric=False), *(column(m, sheet, ends=False) for m in metrics))
     return Table(kind, title, intro, columns, tuple(lines), tuple(notes.listed()))

@@ -46,6 +46,7 @@ def make_subject(test: int = 120, samples: int = 150, seed: int = 0, side: int =
         seed,
         generated=of_samples(images(samples), data),
         reference=of_split(data),
+        train=of_split(data, "train"),
         extractor=extractor or PatchExtractor(),
     )
 

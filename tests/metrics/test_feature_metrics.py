@@ -13,6 +13,8 @@ from bench.metrics import catalogue
 from bench.metrics.base import Features, Metric, Subject
 
 DRAWN = [metric for metric in catalogue.METRICS if metric.scope == "draw"]
+OF_PIXELS = {"sharpness"}  # metrics that no extractor has a part in
+NUMBERS = {"memorisation": {"nn_train_share", "nn_train_ratio"}}  # of families that make several
 
 
 def measured(subject: Subject) -> dict[str, Any]:
@@ -21,7 +23,8 @@ def measured(subject: Subject) -> dict[str, Any]:
 
 def test_every_metric_bears_its_extractor_in_its_name(subject: Callable[..., Subject]) -> None:
     found = measured(subject())
-    assert set(found) == {f"{metric.name}[patch]" for metric in DRAWN}
+    numbers = {name for metric in DRAWN for name in NUMBERS.get(metric.name, {metric.name})}
+    assert set(found) == {name if name in OF_PIXELS else f"{name}[patch]" for name in numbers}
     assert all(np.isfinite(m.value) and m.scope == "draw" for m in found.values())
 
 
@@ -39,7 +42,10 @@ def test_protocols_say_split_numbers_and_extractor(subject: Callable[..., Subjec
     for found in measured(seen).values():
         assert found.protocol["split"] == "test"
         assert (found.protocol["n_real"], found.protocol["n_generated"]) == (70, 90)
-        assert found.protocol["extractor"]["weights_sha256"] == "none"
+        if found.metric in OF_PIXELS:
+            assert "extractor" not in found.protocol
+        else:
+            assert found.protocol["extractor"]["weights_sha256"] == "none"
         assert found.protocol["subject"] == "averaged"
         assert found.protocol["version"] >= 1
 
@@ -47,7 +53,7 @@ def test_protocols_say_split_numbers_and_extractor(subject: Callable[..., Subjec
 def test_features_are_computed_once_for_all_metrics(subject: Callable[..., Subject]) -> None:
     seen = subject()
     measured(seen)
-    assert seen.extractor.calls == 2  # type: ignore[union-attr]
+    assert seen.extractor.calls == 3  # type: ignore[union-attr] - of samples, test and train images
 
 
 def test_a_cache_shared_by_draws_never_answers_for_other_images(subject: Callable[..., Subject]) -> None:
@@ -74,7 +80,7 @@ def test_the_same_subject_gives_the_same_numbers_twice(subject: Callable[..., Su
 def test_no_extractor_no_samples_or_too_few_give_a_reason(metric: Metric, subject: Callable[..., Subject]) -> None:
     blind = subject()
     blind.extractor, blind.extractor_reason = None, "no network for this"
-    assert metric.unavailable(blind) == "no network for this"
+    assert metric.unavailable(blind) == (None if metric.name in OF_PIXELS else "no network for this")
     undrawn = subject()
     undrawn.generated = None
     assert metric.unavailable(undrawn) == "no samples were drawn"
@@ -82,17 +88,18 @@ def test_no_extractor_no_samples_or_too_few_give_a_reason(metric: Metric, subjec
     assert metric.unavailable(subject()) is None
 
 
-def test_without_class_logits_only_the_inception_score_is_missing(
+def test_without_class_logits_only_the_metrics_of_classes_are_missing(
     subject: Callable[..., Subject], unclassified: Any
 ) -> None:
     seen = subject(extractor=unclassified)
     missing = [metric.name for metric in DRAWN if metric.unavailable(seen) is not None]
-    assert missing == ["is"]
+    assert missing == ["is", "modes", "mode_kl"]
 
 
 def test_few_samples_leave_the_metrics_that_can_be_taken(subject: Callable[..., Subject]) -> None:
     left = [metric.name for metric in DRAWN if metric.unavailable(subject(samples=5)) is None]
-    assert left == ["fd", "is", "kid", "precision", "recall"]
+    apart = {"fd_inf", "density", "coverage"}  # need more than five images
+    assert left == [metric.name for metric in DRAWN if metric.name not in apart]
 
 
 def test_features_that_are_not_finite_are_an_error(subject: Callable[..., Subject]) -> None:
@@ -117,7 +124,10 @@ def test_generated_worse_than_real_ranks_worse_by_every_metric(subject: Callable
     assert second["kid[patch]"].value > first["kid[patch]"].value
     assert second["recall[patch]"].value < first["recall[patch]"].value
     assert second["coverage[patch]"].value < first["coverage[patch]"].value
+    assert second["mmd_rbf[patch]"].value > first["mmd_rbf[patch]"].value
+    assert second["mode_kl[patch]"].value > first["mode_kl[patch]"].value
     assert second["is[patch]"].value == pytest.approx(1)
+    assert (second["modes[patch]"].value, second["sharpness"].value) == (1, 0)
 
 
 def test_names_and_descriptions_are_told_once_each() -> None:

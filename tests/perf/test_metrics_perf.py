@@ -98,8 +98,14 @@ def test_all_feature_metrics_of_one_draw_on_digits(benchmark: Timer) -> None:
     drawn = [metric for metric in catalogue.METRICS if metric.scope == "draw"]
 
     def measure() -> int:
-        subject = Subject(0, generated=of_samples(samples, data), reference=of_split(data), extractor=extractor)
-        return sum(len(metric.measure(subject)) for metric in drawn if metric.unavailable(subject) is None)
+        subject = Subject(
+            0,
+            generated=of_samples(samples, data),
+            reference=of_split(data),
+            train=of_split(data, "train"),
+            extractor=extractor,
+        )
+        return sum(bool(metric.measure(subject)) for metric in drawn if metric.unavailable(subject) is None)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -309,3 +309,19 @@ def test_every_metric_of_a_record_stands_in_some_table(make_results: Make) -> No
     for metric in {m for row in sheet.models for m in row.scores}:
         base, _, rest = metric.partition("[")
         assert metric in hints or (base == "bits_per_dim" and rest.rstrip("]").split(":")[0] in told), metric
+
+
+def test_further_measurements_show_the_real_images_own_where_they_were_taken(make_results: Make) -> None:
+    def more(models: tuple[str, ...]) -> Callable[[Record], Record]:
+        extra = Measurement("sharpness", 0.5, "", "none", 10, "draw")
+        return lambda r: (
+            replace(r, measured=(*r.measured, extra)) if r.cell.draw is not None and r.cell.model in models else r
+        )
+
+    for models in (("real", "vae"), ("vae",)):
+        sheet = sheet_of(make_results(str(len(models)), models=("real", "vae", "histogram"), change=more(models)))
+        other = other_table(sheet)
+        assert other is not None
+        assert [len(other.part(part)) for part in ("floor", "body", "ceiling")] == [int("real" in models), 1, 1]
+        assert other.columns[1].detail == ""
+        assert next(line.data[1].text for line in other.part("body")) == "0.500"
