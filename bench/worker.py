@@ -32,6 +32,7 @@ from bench.measure.memory import keep_freed_memory
 from bench.measure.result import Measured, merge
 from bench.measure.workload import Workload
 from bench.metrics.base import Progress, Subject
+from bench.metrics.feature_cache import FeatureCache
 from bench.metrics.images import of_samples, of_split
 from bench.plan import open_dataset
 from bench.record import Artifact, Measurement, Record
@@ -198,6 +199,8 @@ class _Cell:
             generated=None if samples is None else of_samples(samples, self.dataset),
             reference=of_split(self.dataset),
             train=of_split(self.dataset, "train"),
+            disk=FeatureCache(setup.results / "features"),
+            keeps_generated=False,
             extractor=extractor,
             extractor_reason=reason,
             device=setup.device,

@@ -80,6 +80,7 @@ class Subject:
     protocol: Mapping[str, Any] = field(default_factory=dict)  # what holds for all: ema, split, clip, ...
     cache: dict[str, Any] = field(default_factory=dict)  # features computed once and shared by the metrics
     disk: Disk | None = None  # and kept for later runs
+    keeps_generated: bool = True  # there too: of no use where each set of samples is scored once
     pool: Sharing | None = None  # processes that extract features side by side
 
 

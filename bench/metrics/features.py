@@ -73,7 +73,7 @@ def of(subject: Subject, images: ImageSet) -> Features:
     if key not in subject.cache:
         kept = None if subject.disk is None else subject.disk.load(key)
         subject.cache[key] = found = kept or extract_all(extractor, images, subject.progress, subject.pool)
-        if kept is None and subject.disk is not None:
+        if kept is None and subject.disk is not None and (subject.keeps_generated or images is not subject.generated):
             with suppress(OSError):  # it only saves time: a full disk is no reason to stop
                 subject.disk.save(key, found)
     return cast(Features, subject.cache[key])
