@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 import sys
-import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from baselines.config import nearest
 from baselines.contract import Model
 from baselines.errors import UserError
+from baselines.importing import import_user_module
 
 FAMILIES = ("autoencoders", "gans", "autoregressive", "flows", "diffusion", "reference")
 ENTRY_POINT_GROUP = "trilemma.models"
@@ -64,53 +61,7 @@ def load(name: str) -> Entry:
         module_name = built_in[name]
         return Entry(name, module_name.split(".")[1], module_name, _declared(importlib.import_module(module_name)))
     module_name = _installed().get(name, name)
-    return Entry(name, "external", module_name, _declared(_import_external(module_name, name)))
-
-
-def _import_external(module_name: str, name: str) -> ModuleType:
-    if module_name.endswith(".py"):
-        path = Path(module_name).resolve()
-        if not path.is_file():
-            raise UserError(f"model {name!r}: no such file")
-        loaded = sys.modules.get(path.stem)
-        if loaded is not None and getattr(loaded, "__file__", None) == str(path):
-            return loaded
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        loader = spec.loader
-
-        def run() -> ModuleType:
-            sys.modules[path.stem] = module  # dataclasses look their module up by name
-            try:
-                loader.exec_module(module)
-            except BaseException:
-                del sys.modules[path.stem]
-                raise
-            return module
-
-        return _running(run, name, module_name)
-    return _running(lambda: importlib.import_module(module_name), name, module_name)
-
-
-def _running(load_module: Callable[[], ModuleType], name: str, module_name: str) -> ModuleType:
-    """Run a third party's module; what it raises is told by file and line, as it is the user's to mend."""
-    try:
-        return load_module()
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if missing and (module_name == missing or module_name.startswith(missing + ".")):
-            hint = nearest(name, names()) if "." not in name else "; is its folder on PYTHONPATH?"
-            raise UserError(f"unknown model {name!r}{hint}") from None
-        raise UserError(f"model {name!r} imports {missing!r}, which is not installed") from error
-    except Exception as error:
-        if isinstance(error, SyntaxError):
-            where, what = f"{error.filename}:{error.lineno}", error.msg
-        else:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            where, what = f"{last.filename}:{last.lineno}", f"{type(error).__name__}: {error}"
-        raise UserError(f"model {name!r} cannot be imported: {where}: {what}") from error
+    return Entry(name, "external", module_name, _declared(import_user_module(module_name, f"model {name!r}", names())))
 
 
 def _declared(module: ModuleType) -> Model:

@@ -76,8 +76,12 @@ def run(
     results: Annotated[Path | None, typer.Option(help="Folder of the records; results/MATRIX by default.")] = None,
     report: Annotated[Path | None, typer.Option(help="Folder of the report; reports/MATRIX by default.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; TRILEMMA_DATA by default.")] = None,
-    extractor: Annotated[str | None, typer.Option(help="digits-cnn, mnist-cnn, pixels8x8 or inception.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Inception weights of torch-fidelity, for FID.")] = None,
+    extractor: Annotated[
+        str | None, typer.Option(help="Instead of the data set's own; see `trilemma evaluate`.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the extractor's network, such as Inception's.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; one a core by default.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
 ) -> None:

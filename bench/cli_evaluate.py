@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HELP = """Score samples against real images that their model has not seen.
 
-Both are a folder of images, a .zip, a .npz or .npy file of uint8 pixels, or a data set by name (its test split).
+Both are a folder of images, a .zip, a .npz or .npy file of uint8 pixels, or a data set by name (its test split);
+or both are features that you computed: a .npz file with a float array `features`, or a 2-D float .npy.
 
 Examples:
 
@@ -40,9 +41,16 @@ def evaluate(
     ] = None,
     extractor: Annotated[
         str | None,
-        typer.Option("--extractor", "--features", help="digits-cnn, mnist-cnn, inception or pixels8x8."),
+        typer.Option(
+            "--extractor",
+            "--features",
+            help="digits-cnn, mnist-cnn, inception, vgg16, clip, dinov2, pixels8x8, or your own as mine.py:NAME.",
+        ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of the extractor's network.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of the extractor's network, .pth or .safetensors.")
+    ] = None,
+    extractor_name: Annotated[str | None, typer.Option(help="What ready-made features are features of.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Only this metric; see `trilemma list metrics`.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; TRILEMMA_DATA by default.")] = None,
@@ -58,12 +66,14 @@ def evaluate(
 
     if json_ is not None and not json_.resolve().parent.is_dir():
         raise UserError(f"--json {json_}: expected an existing folder")
+    sys.path.insert(0, str(Path.cwd()))  # `--extractor my_module:NAME` means the module in the user's folder
     with _Bar(Console(stderr=True)) as bar:
         found = score(
             samples,
             reference,
             train=train,
             extractor=extractor,
+            extractor_name=extractor_name,
             weights=weights,
             metrics=metric or (),
             device=usable_device(device),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from baselines.config import nearest
 from baselines.errors import UserError
@@ -18,9 +19,10 @@ from bench.families import measure_families
 from bench.metrics import catalogue
 from bench.metrics.base import Extractor, Progress, Subject
 from bench.metrics.extraction import Pool
-from bench.metrics.extractors import PIXELS, choose_extractor
+from bench.metrics.extractors import PIXELS, choose_extractor, own_extractor
 from bench.metrics.feature_cache import FeatureCache, default_folder
 from bench.metrics.images import Chosen, ImageSet
+from bench.metrics.ready_features import FeatureRows, ready_extractor
 from bench.record import Measurement
 from bench.sources.opening import SPLITS, Images, open_images
 
@@ -70,7 +72,8 @@ def evaluate(
     reference: Images,
     *,
     train: Images | None = None,
-    extractor: Extractor | str | None = None,
+    extractor: Extractor | nn.Module | str | None = None,
+    extractor_name: str | None = None,
     weights: Path | str | None = None,
     metrics: Sequence[str] = (),
     device: str = "cpu",
@@ -85,12 +88,15 @@ def evaluate(
 
     Args:
         samples: a folder of images, .zip, .npz or .npy file, data set by name, uint8 tensor (N, C, H, W), or an
-            iterable of such batches.
+            iterable of such batches; or features: a .npz file with a float array `features` (N, d) and perhaps
+            `logits` (N, K), in all sets or in none, or a .npy file of one float array (N, d).
         reference: the same, held-out real images; of a data set by name the test split (`mnist:train` names another).
         train: the real images that the model learned from; a data set's own by default. They make the floor.
-        extractor: digits-cnn, mnist-cnn, inception, pixels8x8, or an object with `name`, `identity` and `extract`;
-            None leaves the choice to the images.
-        weights: of the extractor's network.
+        extractor: digits-cnn, mnist-cnn, inception, vgg16, clip, dinov2 (and their sizes), pixels8x8; a torch module
+            from uint8 RGB images to features (N, d), or to a dict of `features` and `logits`; an object with `name`,
+            `identity` and `extract`; one of these in a file (`mine.py:NAME`). None leaves the choice to the images.
+        extractor_name: of ready-made features, what they are features of.
+        weights: of the extractor's network: a state dict, .pth or .safetensors.
         metrics: only these families; all by default.
         device: cpu or cuda.
         data_dir: where data sets on disk are looked for; $TRILEMMA_DATA by default.
@@ -110,7 +116,10 @@ def evaluate(
     if train is None and isinstance(reference, str):
         train = _train_split(reference)
     learned = None if train is None else open_images(train, "train images", data, levels, progress)
-    network = _network(extractor, weights, reference, generated, real, device)
+    ready = ready_extractor([images for images in (generated, real, learned) if images is not None], extractor_name)
+    if ready is not None and (extractor is not None or weights is not None):
+        raise UserError("extractor: ready-made features are given, so none is run; name them by --extractor-name")
+    network = ready or _network(extractor, weights, reference, generated, real, device)
     subject = Subject(
         seed,
         generated=generated,
@@ -119,11 +128,11 @@ def evaluate(
         extractor=network,
         device=device,
         progress=progress,
-        protocol={"sizes": {"generated": list(generated.shape), "real": list(real.shape)}},
-        disk=FeatureCache(default_folder() if cache is True else Path(cache)) if cache is not False else None,
+        protocol={} if ready else {"sizes": {"generated": list(generated.shape), "real": list(real.shape)}},
+        disk=None if ready or cache is False else FeatureCache(default_folder() if cache is True else Path(cache)),
     )
     with Pool(processes) as pool:
-        subject.pool = pool if processes > 1 else None
+        subject.pool = pool if processes > 1 and ready is None else None
         measured, skipped = measure_families("draw", subject, chosen)
         floor, reason = _floor(subject, chosen)
     about = {
@@ -152,7 +161,7 @@ def _train_split(reference: str) -> str | None:
 
 
 def _network(
-    extractor: Extractor | str | None,
+    extractor: Extractor | nn.Module | str | None,
     weights: Path | str | None,
     reference: Images,
     generated: ImageSet,
@@ -160,14 +169,15 @@ def _network(
     device: str,
 ) -> Extractor:
     if extractor is not None and not isinstance(extractor, str):
-        return extractor
+        return own_extractor(extractor, device)
     path = None if weights is None else Path(weights)
     name = reference.rpartition(":")[0] or reference if isinstance(reference, str) else "these images"
-    found = [choose_extractor(name, images.shape, extractor, path, device) for images in (real, generated)]
+    shapes = dict.fromkeys((real.shape, generated.shape))  # opened once where they are alike
+    found = [choose_extractor(name, shape, extractor, path, device) for shape in shapes]
     network = found[0][0]
     assert network is not None
     by_pixels = network.name == PIXELS and real.shape.chw != generated.shape.chw
-    if found[1][0] is None or found[1][0].name != network.name or by_pixels:
+    if found[-1][0] is None or found[-1][0].name != network.name or by_pixels:
         raise UserError(
             f"samples: expected images like the reference's {real.shape}, got {generated.shape}; "
             "name an extractor that takes both, such as --extractor inception"
@@ -190,10 +200,11 @@ def _floor(subject: Subject, chosen: frozenset[str] | None) -> tuple[dict[str, f
 
 
 def _about(images: ImageSet) -> dict[str, Any]:
+    ready = isinstance(images, FeatureRows)
     return {
         "name": images.split,
         "images": len(images),
-        "shape": list(images.shape.chw),
-        "levels": images.shape.levels,
+        "shape": None if ready else list(images.shape.chw),
+        "levels": None if ready else images.shape.levels,
         "sha256": images.content(),
     }

@@ -16,7 +16,7 @@ class Setup:
     results: Path
     device: str  # cpu | cuda
     data_dir: Path | None = None
-    weights: Path | None = None  # of the Inception extractor
+    weights: Path | None = None  # of the extractor's network
     extractor: str | None = None  # None: the data set's own
     samples: int | None = None
     likelihood_images: int | None = None

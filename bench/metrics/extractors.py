@@ -1,8 +1,9 @@
-"""Which feature space a data set's images are compared in: its own classifier, Inception, or plain pixels."""
+"""Which feature space images are compared in: a data set's own classifier, a published network, a user's, or pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from baselines.config import nearest
 from baselines.data.likelihood import to_unit
 from baselines.errors import UserError
 from baselines.types import ImageShape
+from bench.metrics import clip, dinov2
 from bench.metrics.base import Extractor, Features
 from bench.metrics.classifier import SPECS, ClassifierExtractor
 from bench.metrics.inception import InceptionExtractor, cached_weights
+from bench.metrics.own_extractor import adopt, open_named
+from bench.metrics.vgg16 import Vgg16Extractor
 
 OWN_CLASSIFIER: Mapping[str, str] = {
     "digits": "digits-cnn",
@@ -27,6 +31,14 @@ OWN_CLASSIFIER: Mapping[str, str] = {
     "mnist-threshold": "mnist-cnn",
 }
 INCEPTION, PIXELS = "inception", "pixels8x8"
+NETWORKS: Mapping[str, Callable[[Path | None, str], Extractor]] = {
+    INCEPTION: InceptionExtractor.open,
+    "vgg16": Vgg16Extractor.open,
+    **{variant.name: partial(clip.ClipExtractor.open, variant) for variant in clip.VARIANTS},
+    **{variant.name: partial(dinov2.Dinov2Extractor.open, variant) for variant in dinov2.VARIANTS},
+}
+"""Published networks, each opened with weights from a file, from torch's cache or by download, on a device."""
+_ALIASES = {"clip-vit-b-32": "clip", "dinov2-vit-l-14": "dinov2"}
 _LEAST_SIDE = 32  # of images for which cached Inception weights are used unasked
 
 
@@ -54,7 +66,16 @@ class PixelExtractor:
 
 def names() -> tuple[str, ...]:
     """Every extractor that can be asked for."""
-    return (*SPECS, INCEPTION, PIXELS)
+    return (*SPECS, *NETWORKS, *_ALIASES, PIXELS)
+
+
+def own_extractor(given: Any, device: str = "cpu") -> Extractor:
+    """The extractor of a torch module, or of any object with `name`, `identity` and `extract`, given from Python.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    return adopt(given, names(), device)
 
 
 def choose_extractor(
@@ -69,26 +90,31 @@ def choose_extractor(
     Args:
         dataset: name of the data set.
         shape: of its images.
-        requested: an extractor by name; None leaves the choice to the rule: Inception if weights are given, the
-            data set's own classifier if it has one, Inception if its weights lie in the cache and the images are
-            32 pixels or larger, else pixels.
-        weights: Inception's weights (.pth or .safetensors).
+        requested: an extractor by name, or a user's as `module:VARIABLE` or `file.py:VARIABLE`; None leaves the
+            choice to the rule: Inception if weights are given, the data set's own classifier if it has one, Inception
+            if its weights lie in the cache and the images are 32 pixels or larger, else pixels.
+        weights: of a published network (.pth or .safetensors).
         device: where networks run.
 
     Raises:
         UserError: if what is asked for does not exist, does not fit the images, or lacks its weights.
     """
+    if requested is not None and ":" in requested:
+        if weights is not None:
+            raise UserError(f"extractor {requested}: takes no weights, got {weights}; load them where it is made")
+        return open_named(requested, names(), device), "asked for"
     if requested is not None and requested not in names():
         raise UserError(f"extractor: unknown name {requested!r}{nearest(requested, names())}")
-    if weights is not None and requested not in (None, INCEPTION):
-        raise UserError(f"extractor {requested}: takes no weights, got {weights}; they are Inception's")
+    requested = requested and _ALIASES.get(requested, requested)
+    if weights is not None and requested is not None and requested not in NETWORKS:
+        raise UserError(f"extractor {requested}: takes no weights, got {weights}; they are for {', '.join(NETWORKS)}")
     if shape.channels not in (1, 3):
         if requested is None:
             return PixelExtractor(), f"no network for images of {shape.channels} channels"
         if requested != PIXELS:
             raise UserError(f"extractor {requested}: expected images of 1 or 3 channels, got {shape.channels}")
-    if requested == INCEPTION or weights is not None:
-        return InceptionExtractor.open(weights, device), "asked for"
+    if weights is not None or requested in NETWORKS:
+        return NETWORKS[requested or INCEPTION](weights, device), "asked for"
     if requested == PIXELS:
         return PixelExtractor(), "asked for"
     if requested is not None:

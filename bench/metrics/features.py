@@ -97,8 +97,12 @@ def cached(subject: Subject, what: str, make: Callable[[], T]) -> T:
 
 
 def is_inception(subject: Subject) -> bool:
-    """Whether the numbers may bear the names that the literature gives to Inception's features."""
-    return subject.extractor is not None and subject.extractor.name == "inception"
+    """Whether the numbers may bear the names that the literature gives to Inception's features.
+
+    Features that were computed elsewhere may not, whatever they are called: their weights are not known.
+    """
+    extractor = subject.extractor
+    return extractor is not None and extractor.name == "inception" and "weights_sha256" in extractor.identity()
 
 
 def named(subject: Subject, name: str) -> str:

@@ -18,6 +18,7 @@ from baselines.data.likelihood import to_unit
 from bench.metrics import features
 from bench.metrics.base import Array, Subject
 from bench.metrics.images import ImageSet
+from bench.metrics.ready_features import without_pixels
 from bench.record import Measurement, Scope
 from bench.stats import normal_interval
 
@@ -75,7 +76,7 @@ class Sharpness:
 
     def unavailable(self, subject: Subject) -> str | None:
         """Why there is no ratio; None if there is one."""
-        reason = features.missing_images(subject, least=2)
+        reason = features.missing_images(subject, least=2) or without_pixels(subject)
         if reason is not None:
             return reason
         generated, real = subject.generated, subject.reference

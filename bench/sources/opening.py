@@ -15,6 +15,7 @@ from baselines.types import ImageShape
 from bench.metrics.base import Progress
 from bench.metrics.images import Held, ImageSet, of_split
 from bench.sources.arrays import in_npy, in_npz, spooled
+from bench.sources.feature_files import holds_features, in_features
 from bench.sources.files import in_folder, in_zip
 
 Images = str | Path | Tensor | Iterable[Tensor]
@@ -28,11 +29,11 @@ def open_images(
     levels: int = 256,
     progress: Progress = lambda phase, done, total: None,
 ) -> ImageSet:
-    """Images to compare, read when they are needed.
+    """Images to compare, read when they are needed; or features that were made of them, held in memory.
 
     Args:
-        images: a folder, .zip, .npz or .npy file; a data set by name, of which the test split is taken (`mnist:train`
-            names another); a uint8 tensor (N, C, H, W); or an iterable of such batches.
+        images: a folder, .zip, .npz or .npy file of images or of features; a data set by name, of which the test
+            split is taken (`mnist:train` names another); a uint8 tensor (N, C, H, W); or an iterable of such batches.
         what: what they are, for messages: "samples".
         data_dir: where data sets on disk are looked for.
         levels: of tensors, how many levels a pixel has.
@@ -73,6 +74,8 @@ def _of_file(path: Path, name: str, what: str, progress: Progress) -> ImageSet:
     opener = openers.get(path.suffix.lower())
     if opener is None:
         raise UserError(f"{name}: expected a folder of images, or a file {', '.join(openers)}, got {path.suffix!r}")
+    if holds_features(path, name):
+        return in_features(path, name, what)
     return opener(path, name, what, progress)
 
 

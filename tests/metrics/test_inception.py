@@ -21,10 +21,11 @@ from baselines.errors import UserError
 from baselines.types import ImageShape
 from bench.metrics.extractors import choose_extractor
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.inception import WEIGHTS_FILE, InceptionExtractor, as_rgb, cached_weights, read_weights
+from bench.metrics.inception import WEIGHTS_FILE, InceptionExtractor, cached_weights, read_weights
 from bench.metrics.inception_score import inception_score
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import precision_recall
+from bench.metrics.network import as_rgb
 
 RGB = ImageShape(3, 64, 64)
 
@@ -155,6 +156,17 @@ def test_cached_weights_are_used_unasked_for_large_images_alone(weights: Path, e
     cached_weights().symlink_to(weights)
     chosen = {shape.height: choose_extractor("folder:somewhere", shape)[0] for shape in (RGB, ImageShape(1, 8, 8, 2))}
     assert [e.name for e in chosen.values() if e is not None] == ["inception", "pixels8x8"]
+
+
+def test_features_and_logits_equal_torch_fidelitys(weights: Path) -> None:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Net
+
+    theirs = Net("inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights))
+    found = InceptionExtractor(weights).extract(blobs(2, 1, 40), 256)
+    expected = [part.double().numpy() for part in theirs(blobs(2, 1, 40))]
+    assert found.logits is not None
+    np.testing.assert_allclose(found.values, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.logits, expected[1], rtol=1e-5, atol=1e-6)
 
 
 def test_weights_of_another_architecture_do_not_fit(weights: Path, tmp_path: Path) -> None:
