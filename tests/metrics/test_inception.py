@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from scipy.special import softmax
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
@@ -26,6 +26,7 @@ from bench.metrics.inception_score import inception_score
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import precision_recall
 from bench.metrics.network import as_rgb
+from tests.kaiming_inception import blobs, save_weights
 
 RGB = ImageShape(3, 64, 64)
 
@@ -49,38 +50,9 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def blobs(n: int, seed: int, size: int = 16) -> Tensor:
-    """Smooth random colour images, uint8 (n, 3, size, size)."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(n, 3, 4, 4, generator=generator) * (1 + 0.2 * seed)
-    fine = nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")
-    return (255 * fine.clamp(0, 1)).to(torch.uint8)
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inception's architecture with Kaiming-initialised weights and the batch-norm statistics of one pass."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3 as Net
-
-    class Bare(Net):  # type: ignore[misc]
-        def load_state_dict(self, *_: object, **__: object) -> None:
-            """The constructor insists on loading something."""
-
-    nothing = tmp_path_factory.mktemp("weights") / "nothing.pth"
-    torch.save({}, nothing)
-    torch.manual_seed(0)
-    net = Bare("inception-v3-compat", ["logits"], feature_extractor_weights_path=str(nothing))
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
-    net.train()
-    with torch.no_grad():
-        net(blobs(8, 0))
-    path = nothing.with_name("kaiming.pth")
-    torch.save(net.eval().state_dict(), path)
-    return path
+    return save_weights(tmp_path_factory.mktemp("weights"))
 
 
 def test_grey_levels_become_rgb_bytes() -> None:
