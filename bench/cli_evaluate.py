@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -103,16 +104,18 @@ def _table(found: Evaluation) -> Table:
     real, extractor = found.about["reference"], found.about["extractor"]
     n = f"{found.about['samples']['images']:,} samples against {real['images']:,} real images"
     table = Table(
-        "metric",
-        *(Column(name, justify="right") for name in ("value", "95 % interval", "floor", "n")),
+        Column("metric", no_wrap=True),
+        *(Column(name, justify="right", no_wrap=True) for name in ("value", "95 % interval", "floor")),
         title=escape(f"{n} of {real['name']}, in the features of {extractor['name']}"),
         title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
     )
     for m in found.measured:
         better = {"lower": " ↓", "higher": " ↑", "none": ""}[m.better]
-        interval = "" if m.low is None or m.high is None else f"{m.low:.4g} – {m.high:.4g}"
-        floor = f"{found.floor[m.metric]:.4g}" if m.metric in found.floor else ""
-        table.add_row(escape(m.metric) + better, f"{m.value:.6g}", interval, floor, f"{m.n:,}")
+        interval = "" if m.low is None or m.high is None else f"{m.low:.3g} – {m.high:.3g}"
+        floor = f"{found.floor[m.metric]:.3g}" if m.metric in found.floor else ""
+        table.add_row(escape(m.metric) + better, f"{m.value:.5g}", interval, floor)
     return table
 
 

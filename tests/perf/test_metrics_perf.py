@@ -154,7 +154,7 @@ def test_a_second_evaluation_against_the_same_reference(compare: Compare, weight
         return found.value("kid[inception]")
 
     contenders = {"second, features kept": lambda: evaluate(tmp_path), "first": lambda: evaluate(False)}
-    found = compare("Evaluating 40 samples against 200 real images, Inception", contenders, rounds=2)
+    found = compare("The same 40 samples against 200 real images again, Inception", contenders, rounds=2)
     assert found["first"] == pytest.approx(found["second, features kept"], rel=1e-6)
 
 
