@@ -21,6 +21,7 @@ __all__ = [
     "Context",
     "Draw",
     "Fits",
+    "FitsLabelled",
     "GenerativeModel",
     "Given",
     "HasDensity",
@@ -199,6 +200,22 @@ class Fits(ABC):
     @abstractmethod
     def fit(self, images: Tensor, noise: Noise) -> None:
         """Fit to uint8 images (N, C, H, W)."""
+
+    def fit_labelled(self, images: Tensor, labels: Tensor | None, noise: Noise) -> None:
+        """What the trainer calls, with labels int64 (N,) where the data has them; most fits do not look at them."""
+        self.fit(images, noise)
+
+
+class FitsLabelled(Fits):
+    """A fit that looks at the images' classes too, where the data has them."""
+
+    @abstractmethod
+    def fit_labelled(self, images: Tensor, labels: Tensor | None, noise: Noise) -> None:
+        """Fit to uint8 images (N, C, H, W) with labels int64 (N,)."""
+
+    def fit(self, images: Tensor, noise: Noise) -> None:
+        """Fit to images whose classes are not known."""
+        self.fit_labelled(images, None, noise)
 
 
 class Replays(ABC):  # noqa: B024 - a marker: what it says is all there is to say

@@ -7,3 +7,7 @@ class UserError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training or evaluation met NaN or infinity; the message names the phase and the step."""
+
+
+class MissingDataError(UserError):
+    """A known data set that is not on this machine and cannot be fetched; what needs no data can go on without it."""

@@ -57,11 +57,11 @@ def build(model: Model, shape: ImageShape, config: object, seed: int) -> Generat
 def fit(model: GenerativeModel, dataset: Dataset, seed: int) -> TrainState:
     """Fit a model that learns in closed form; it sees the train split, or all real images but the test split."""
     assert isinstance(model, Fits)
-    images = dataset.development if model.fits_development else dataset.train.images
+    split = dataset.development_split if model.fits_development else dataset.train
     start, cpu = time.perf_counter(), time.process_time()
-    model.fit(images, Noise(derive_seed(seed, "fit")))
+    model.fit_labelled(split.images, split.labels, Noise(derive_seed(seed, "fit")))
     spent = time.perf_counter() - start, time.process_time() - cpu
-    return TrainState(1, len(images), *spent, *spent)
+    return TrainState(1, len(split), *spent, *spent)
 
 
 class Trainer:

@@ -17,7 +17,7 @@ from bench import matrix as matrices
 from bench import store
 from bench.device import usable_device
 from bench.job import Job, Setup
-from bench.plan import plan, stale_jobs, what_is_left
+from bench.plan import available, plan, stale_jobs, what_is_left
 from bench.runner import Summary, run_matrix
 
 DEFAULT_MATRIX = "quick"
@@ -49,6 +49,7 @@ class _Prepared:
     selected: list[matrices.Wanted]
     setup: Setup
     slots: int
+    missing: Mapping[str, str]  # data sets of the matrix that are not on this machine, and why
 
 
 def run(
@@ -132,7 +133,11 @@ def execute(options: Options, console: Console) -> Summary:
         UserError: for bad input.
     """
     ready = _prepare(options)
-    return run_matrix(ready.name, ready.title, ready.everything, ready.selected, ready.setup, ready.slots, console)
+    for dataset, reason in ready.missing.items():
+        console.print(f"note: without {dataset}: {reason}", style="yellow", markup=False, soft_wrap=True)
+    return run_matrix(
+        ready.name, ready.title, ready.everything, ready.selected, ready.setup, ready.slots, console, ready.missing
+    )
 
 
 def results_folder(options: Options) -> Path:
@@ -159,7 +164,10 @@ def dry_run(options: Options) -> list[dict[str, str]]:
             return "done"
         return ("stale, " if job.key in stale else "") + ("to train" if job.cell.draw is None else "to measure")
 
-    return [
+    left_out = [
+        {"cell": f"all of {name}", "budget": "–", "state": f"left out: {ready.missing[name]}"} for name in ready.missing
+    ]
+    return left_out + [
         {
             "cell": job.cell.label(),
             "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
@@ -193,7 +201,11 @@ def _prepare(options: Options) -> _Prepared:
         side_by_side=slots,
         time_limit_s=content.time_limit_s,
     )
-    return _Prepared(name, content.title, matrices.expand(content), selected, setup, slots)
+    everything, missing = matrices.expand(content), dict[str, str]()
+    if not options.datasets:  # a data set that is asked for by name has to be there
+        selected, missing = available(selected, setup)
+        everything = [item for item in everything if item.dataset not in missing]
+    return _Prepared(name, content.title, everything, selected, setup, slots, missing)
 
 
 def _usable_cores() -> int:

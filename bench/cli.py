@@ -249,8 +249,9 @@ def _print_plan(plan: list[dict[str, str]], console: Console) -> None:
     for row in plan:
         table.add_row(row["cell"], row["budget"], row["state"])
     console.print(table)
-    waiting = sum(row["state"] != "done" for row in plan)
-    console.print(f"{len(plan)} cells, {len(plan) - waiting} done, {waiting} to do; nothing was run")
+    cells = [row for row in plan if not row["state"].startswith("left out")]
+    waiting = sum(row["state"] != "done" for row in cells)
+    console.print(f"{len(cells)} cells, {len(cells) - waiting} done, {waiting} to do; nothing was run")
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def _matrix(name: str) -> dict[str, str]:
     return {
         "name": name,
         "title": content.title,
-        "models": ", ".join(spec.model for spec in content.models),
+        "models": ", ".join(dict.fromkeys(spec.model for spec in content.models)),
         "datasets": ", ".join(content.datasets),
         "seeds": ", ".join(map(str, content.seeds)),
     }

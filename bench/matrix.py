@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,6 +22,9 @@ ENDPOINTS = ("real", "histogram")
 
 SAMPLES = 5000
 """Default N: this many, or as many as there are real images outside the test split if they are fewer."""
+
+
+_Option = str | int | float | bool
 
 
 class _Strict(BaseModel):
@@ -41,7 +44,7 @@ class Measure(_Strict):
 
 
 class DrawSpec(_Strict):
-    """Samplers of one checkpoint: the product of steps and eta."""
+    """Samplers of one checkpoint: the product of samples, options, eta and steps."""
 
     sampler: str = "native"
     steps: list[int] | None = None
@@ -49,15 +52,21 @@ class DrawSpec(_Strict):
     spacing: str = "uniform"
     variance: str | None = None
     clip: bool = True
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[str, _Option | list[_Option]] = {}  # a list: each of its values
+    samples: list[Annotated[int, Field(ge=1)]] | None = None  # N of these draws, instead of the matrix's
     seeds: list[int] | None = None  # of the matrix's seeds; None: all
 
-    def draws(self) -> Iterator[Draw]:
-        """Every draw that this line names."""
-        options: dict[str, Scalar] = dict(self.options)
+    def draws(self) -> Iterator[tuple[Draw, int | None]]:
+        """Every draw that this line names, with its own N if it has one."""
         numbers: list[int | None] = [*self.steps] if self.steps else [None]
-        for eta, steps in itertools.product(self.eta, numbers):
-            yield Draw(self.sampler, steps, eta, self.spacing, self.variance, self.clip, options)
+        sizes: list[int | None] = [*self.samples] if self.samples else [None]
+        for n, options, eta, steps in itertools.product(sizes, list(self._options()), self.eta, numbers):
+            yield Draw(self.sampler, steps, eta, self.spacing, self.variance, self.clip, options), n
+
+    def _options(self) -> Iterator[dict[str, Scalar]]:
+        values = [value if isinstance(value, list) else [value] for value in self.options.values()]
+        for chosen in itertools.product(*values):
+            yield dict(zip(self.options, chosen, strict=True))
 
 
 class ModelSpec(_Strict):
@@ -100,6 +109,7 @@ class Wanted:
     budget: Budget
     config: Mapping[str, Any]
     draws: tuple[Draw, ...]
+    samples: tuple[int | None, ...]  # N of each draw; None: the run's
 
 
 def shipped() -> tuple[str, ...]:
@@ -193,8 +203,9 @@ def _seeds_of(
     for seed in every:
         if spec.seeds is not None and not seeds and seed not in spec.seeds:
             continue
-        draws = [draw for line in spec.draws if _has(line, seed, every) for draw in line.draws()]
-        yield Wanted(spec.model, dataset, seed, budget, config, tuple(draws))
+        pairs = [pair for line in spec.draws if _has(line, seed, every) for pair in line.draws()]
+        draws, samples = tuple(draw for draw, _ in pairs), tuple(n for _, n in pairs)
+        yield Wanted(spec.model, dataset, seed, budget, config, draws, samples)
 
 
 def _has(line: DrawSpec, seed: int, every: Sequence[int]) -> bool:

@@ -13,7 +13,7 @@ from baselines.config import build_config, config_values
 from baselines.contract import Fits, GenerativeModel
 from baselines.data import catalogue as data_catalogue
 from baselines.data.dataset import Dataset
-from baselines.errors import UserError
+from baselines.errors import MissingDataError, UserError
 from baselines.types import Budget, Draw
 from bench import keys
 from bench.artifacts import is_whole
@@ -46,6 +46,25 @@ def open_dataset(name: str, data_dir: Path | None) -> tuple[Dataset, str]:
     """A data set and its fingerprint, loaded once a process."""
     dataset = data_catalogue.load(name, data_dir)
     return dataset, dataset.fingerprint()
+
+
+def available(wanted: Sequence[Wanted], setup: Setup) -> tuple[list[Wanted], dict[str, str]]:
+    """What can be run where a data set of a matrix is not on this machine, and by data set why the rest cannot.
+
+    Raises:
+        MissingDataError: if no data set is left.
+        UserError: for a data set that is unknown or damaged.
+    """
+    missing: dict[str, MissingDataError] = {}
+    names = dict.fromkeys(item.dataset for item in wanted)
+    for name in names:
+        try:
+            open_dataset(name, setup.data_dir)
+        except MissingDataError as error:
+            missing[name] = error
+    if missing and len(missing) == len(names):
+        raise next(iter(missing.values()))
+    return [item for item in wanted if item.dataset not in missing], {n: str(e) for n, e in missing.items()}
 
 
 def plan(wanted: Sequence[Wanted], setup: Setup) -> list[Training]:
@@ -96,23 +115,23 @@ def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
     )
     samples = setup.samples or min(SAMPLES, len(dataset.development))
     families = family_keys(dataset, setup)
-    measure: dict[str, float] = {"samples": samples, "batch": setup.batch}
+    measure: dict[str, float] = {"batch": setup.batch}
     if timed:
         measure |= {"threads": setup.threads, "latency_s": setup.latency_s}
     bound = {"likelihood_images": setup.likelihood_images} if setup.likelihood_images else {}
     train = Job(cell, keys.cell_key(train_key, None, bound), train_key, samples, setup, families["train"])
     draws = tuple(
         Job(
-            replace(cell, draw=draw),
-            keys.cell_key(train_key, config_values(draw), measure),
+            replace(cell, draw=draw, samples=own),
+            keys.cell_key(train_key, config_values(draw), {**measure, "samples": own or samples}),
             train_key,
-            samples,
+            own or samples,
             setup,
             families["draw"],
             timed,
             times_likelihood=timed and index == 0,
         )
-        for index, draw in enumerate(wanted.draws)
+        for index, (draw, own) in enumerate(zip(wanted.draws, wanted.samples, strict=True))
         if _checked(draw, built, entry)
     )
     return Training(train, draws)

@@ -26,11 +26,13 @@ class Cell:
     seed: int
     config: Mapping[str, Any] = field(default_factory=dict)  # complete, defaults filled in
     draw: Draw | None = None
+    samples: int | None = None  # N where the draw has one of its own; None: the run's
 
     def label(self) -> str:
         """`ddpm-digits seed 0, ddim S=20 eta=0`, for progress and messages."""
         draw = "" if self.draw is None else f", {self.draw.label()}"
-        return f"{self.model}-{self.dataset} seed {self.seed}{draw}"
+        own = "" if self.samples is None else f" N={self.samples}"
+        return f"{self.model}-{self.dataset} seed {self.seed}{draw}{own}"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ def run_matrix(
     setup: Setup,
     slots: int,
     console: Console,
+    missing: Collection[str] = (),
 ) -> Summary:
     """Run what is selected and not yet done.
 
@@ -53,6 +54,7 @@ def run_matrix(
         setup: device, folders and measuring options.
         slots: trainings at a time, one thread each. Draws are measured one after another, alone.
         console: where progress goes.
+        missing: data sets of the matrix that are not on this machine; their earlier records stay in the report.
 
     Raises:
         UserError: for bad input, a results folder in use, or one that cannot be written.
@@ -67,7 +69,7 @@ def run_matrix(
         for note in todo.notes:
             console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
         _announce(todo, records, console)
-        _write_run(name, title, trainings, everything, selected, setup, records)
+        _write_run(name, title, trainings, everything, selected, setup, records, missing)
         done, failed = _execute(todo, records, slots, console)
         return Summary(setup.results, len(todo.cached), done, tuple(failed))
 
@@ -151,6 +153,7 @@ def _write_run(
     selected: Sequence[Wanted],
     setup: Setup,
     records: Mapping[str, Record],
+    missing: Collection[str],
 ) -> None:
     """Say in run.json which records make up the report: the whole matrix's, and what was selected beyond it."""
     beyond = [item for item in everything if item not in selected]
@@ -161,6 +164,7 @@ def _write_run(
         except UserError:  # a model of the matrix that cannot be built here is not this run's concern
             continue
     keys = [job.key for training in whole for job in (training.job, *training.draws)]
+    kept = [key for key, r in records.items() if key not in keys and _is_extra(r, whole, missing)]
     before = store.read_run(setup.results).get("families", {})
     store.write_run(
         setup.results,
@@ -168,15 +172,21 @@ def _write_run(
             "schema": 1,
             "matrix": name,
             "title": title,
-            "keys": [*keys, *(key for key in records if key not in keys and _is_extra(records[key], whole))],
+            "keys": [*keys, *kept],
+            "missing": sorted(missing),
             "families": {**before, **families_table(whole)},
         },
     )
 
 
-def _is_extra(record: Record, trainings: Sequence[Training]) -> bool:
-    """A model that was added by name in an earlier run stays in the report; an older version of a cell does not."""
-    return record.cell.model not in {training.job.cell.model for training in trainings}
+def _is_extra(record: Record, trainings: Sequence[Training], missing: Collection[str]) -> bool:
+    """A model that was added by name in an earlier run stays in the report; an older version of a cell does not.
+
+    Neither goes what was measured of data that is not here now.
+    """
+    return record.cell.dataset in missing or record.cell.model not in {
+        training.job.cell.model for training in trainings
+    }
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def _cell_columns(record: Record) -> dict[str, Any]:
         "dataset": cell.dataset,
         "budget": cell.budget.label(),
         "seed": cell.seed,
-        "draw": "" if draw is None else draw.label(),
+        "draw": "" if draw is None else draw.label() + ("" if cell.samples is None else f" N={cell.samples}"),
         **{name: None if draw is None else getattr(draw, name) for name in _DRAW_COLUMNS},
     }
 

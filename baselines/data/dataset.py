@@ -53,6 +53,12 @@ class Dataset:
         """Train and validation images together, uint8: all real images that are not the test split."""
         return torch.cat([self.train.images, self.val.images])
 
+    @property
+    def development_split(self) -> Split:
+        """`development` with its labels, where both parts have them."""
+        parts = [split.labels for split in (self.train, self.val) if split.labels is not None]
+        return Split(self.development, torch.cat(parts) if len(parts) == 2 else None)
+
     def fingerprint(self) -> str:
         """SHA-256 over shape, splits and labels; part of every key."""
         digest = hashlib.sha256(repr(tuple(self.shape)).encode())

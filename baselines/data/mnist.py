@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from baselines.data import idx
 from baselines.data.dataset import Dataset, Split
 from baselines.data.splitting import as_split, stratified_order
-from baselines.errors import UserError
+from baselines.errors import MissingDataError, UserError
 from baselines.types import ImageShape
 
 FILES = {
@@ -190,7 +190,7 @@ def _download(root: Path) -> dict[str, Path]:
                 (Path(scratch) / "MNIST" / "raw" / f"{name}.gz").replace(target / f"{name}.gz")
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise UserError(
+        raise MissingDataError(
             f"mnist: not found in {root}, and the download failed ({reason}). Expected {wanted} in {target}: copy "
             "them there, or name the folder that holds them by --data-dir or TRILEMMA_DATA"
         ) from None

@@ -6,14 +6,16 @@ import json
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from baselines.errors import UserError
 from bench.record import Record
-from bench.report import curves, plots, trilemma
+from bench.report import calibration_plots, curves, plots, trilemma
 from bench.report.artifacts import artifact_of, read_curve, read_images
 from bench.report.axes import Axes, drawable, endpoints, formulas
+from bench.report.calibration import calibration_table, study_of, verdicts
+from bench.report.coverage import coverage_table, shipped_study
 from bench.report.findings import findings
 from bench.report.grids import Grid, grid
 from bench.report.grouping import make_sheet
@@ -65,6 +67,17 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What is said of the metrics themselves on one data set."""
+
+    dataset: str
+    slug: str
+    verdicts: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+    table: Table
+
+
+@dataclass(frozen=True)
 class Content:
     """The whole report."""
 
@@ -72,6 +85,8 @@ class Content:
     matrix: str
     headline: tuple[str, ...]  # device and protocol, for the first screen
     sections: tuple[Section, ...]
+    calibrations: tuple[Calibration, ...]
+    coverage: Table | None  # of the intervals; shown beside a calibration
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]  # unreadable lines, stale records, damaged artifacts
     tables: tuple[Table, ...]  # skipped, models, protocol, provenance
@@ -88,15 +103,20 @@ def gather(source: Source) -> Content:
             f"options changed since. Run the matrix again to replace {'it' if one else 'them'}: "
             + ", ".join(sorted({r.cell.label() for r in source.stale}))
         )
+    notes += [f"{dataset} is left out: it was not on the machine that ran the matrix" for dataset in source.missing]
     slugs = _slugs(source.datasets)
-    sections = tuple(_section(source, dataset, slugs[dataset], notes) for dataset in source.datasets)
-    sheets = [section.sheet for section in sections]
+    sheets = [make_sheet(source, dataset) for dataset in source.datasets]
+    compared = [sheet for sheet in sheets if sheet.rows or not sheet.corrupted]
+    sections = tuple(_section(source, sheet, slugs[sheet.dataset], notes) for sheet in compared)
+    calibrations = tuple(_calibrations(sheets, slugs))
     tables = (skipped_table(sheets), models_table(sheets), protocol_table(sheets), provenance_table(source.records))
     return Content(
         title=source.title,
         matrix=source.matrix,
         headline=tuple(_headline(source.records, sheets)),
         sections=sections,
+        calibrations=calibrations,
+        coverage=coverage_table(shipped_study()) if calibrations else None,
         failures=tuple(_failure(r, source.matrix) for r in source.records if r.status != "ok"),
         notes=tuple(dict.fromkeys(notes)),
         tables=tuple(table for table in tables if table is not None),
@@ -104,11 +124,23 @@ def gather(source: Source) -> Content:
     )
 
 
-def _section(source: Source, dataset: str, slug: str, notes: list[str]) -> Section:
-    sheet = make_sheet(source, dataset)
+def _calibrations(sheets: Iterable[Sheet], slugs: Mapping[str, str]) -> Iterator[Calibration]:
+    for sheet in sheets:
+        study, slug = study_of(sheet), slugs[sheet.dataset]
+        if study is not None:
+            yield Calibration(
+                sheet.dataset,
+                slug,
+                tuple(verdicts(study)),
+                tuple(calibration_plots.pictures(f"calibration-{slug}", study)),
+                calibration_table(study, sheet),
+            )
+
+
+def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Section:
     ends = endpoints(sheet)
     placed = drawable(sheet.models, sheet, ends)
-    trained = _curves(source, dataset, notes)
+    trained = _curves(source, sheet.dataset, notes)
     pictures = (
         plots.quality_against_latency(f"quality-latency-{slug}", sheet),
         plots.quality_against_throughput(f"quality-throughput-{slug}", sheet),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from baselines.types import Draw
 from bench.record import Measurement, Record
 from bench.report.rows import Row, Score, Sheet, Spread, base, variant
-from bench.report.source import CEILING, FAMILIES, FLOOR, ModelInfo, Source
+from bench.report.source import CEILING, CORRUPTED, FAMILIES, FLOOR, ModelInfo, Source
 from bench.stats import mean_over_seeds
 
 QUALITY = ("fd", "fid")
@@ -37,6 +37,8 @@ def make_sheet(source: Source, dataset: str) -> Sheet:
     rows.sort(key=lambda r: order.index(r.model.family))
     floor = next((r for r in rows if r.model.name == FLOOR), None)
     ceiling = next((r for r in rows if r.model.name == CEILING), None)
+    corrupted = tuple(r for r in rows if r.model.name == CORRUPTED)
+    rows = [r for r in rows if r.model.name != CORRUPTED]
     quality = _commonest(rows, QUALITY)
     features = "" if quality is None else variant(quality)
     return Sheet(
@@ -49,6 +51,7 @@ def make_sheet(source: Source, dataset: str) -> Sheet:
         recall=_commonest(rows, ("recall",), features),
         speed=_commonest(rows, ("images_per_s",)),
         latency="latency_s[p50]" if any("latency_s[p50]" in r.scores for r in rows) else None,
+        corrupted=corrupted,
     )
 
 
@@ -112,10 +115,10 @@ def _rows_of(model: ModelInfo, records: list[Record]) -> list[Row]:
         trainings[r.cell.budget.label(), _canonical(r.cell.config)].append(r)
     rows: list[Row] = []
     for name, group in zip(_variants(list(trainings.values())), trainings.values(), strict=True):
-        draws: dict[str, list[Record]] = defaultdict(list)
+        draws: dict[tuple[str, int | None], list[Record]] = defaultdict(list)
         for r in group:
             if r.cell.draw is not None:
-                draws[r.cell.draw.label()].append(r)
+                draws[r.cell.draw.label(), r.cell.samples].append(r)
         trained = [r for r in group if r.cell.draw is None]
         shared = [m for drawn in draws.values() for r in drawn for m in r.measured if m.scope == "train"]
         rows += [_row(model, name, trained, drawn, shared) for drawn in (draws.values() or [[]])]
@@ -145,6 +148,7 @@ def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]
         skipped={metric: reason for metric, reason in skipped.items() if metric not in measured},
         records=tuple(good),
         failed=sum(r.status != "ok" for r in [*trained, *drawn]),
+        samples=own[0].cell.samples,
     )
 
 

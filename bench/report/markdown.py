@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bench.report.content import Content, Section
+from bench.report.content import Calibration, Content, Section
 from bench.report.style import Picture
 from bench.report.tables import Datum, Table
 
@@ -41,6 +41,10 @@ def _lines(content: Content) -> Iterator[str]:
         yield f"> note: {escape(note)}\n"
     for section in content.sections:
         yield from _section(section)
+    for calibration in content.calibrations:
+        yield from _calibration(calibration)
+    if content.coverage is not None:
+        yield f"## {content.coverage.title}\n\n{table(content.coverage)}\n"
     if content.failures:
         yield "## Failures\n"
         for failure in content.failures:
@@ -72,6 +76,14 @@ def _section(section: Section) -> Iterator[str]:
     for held in (section.likelihood, section.cost, section.other):
         if held is not None and held.lines:
             yield f"### {held.title}\n\n{table(held)}\n"
+
+
+def _calibration(calibration: Calibration) -> Iterator[str]:
+    yield f"## Calibration: every metric against known corruption, on {escape(calibration.dataset)}\n"
+    yield from (f"- {escape(text)}" for text in calibration.verdicts)
+    yield f"\n### {calibration.table.title}\n\n{table(calibration.table)}\n"
+    for picture in calibration.pictures:
+        yield f"### {escape(picture.title)}\n\n{_picture(picture)}"
 
 
 def _picture(picture: Picture) -> str:

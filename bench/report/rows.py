@@ -77,12 +77,17 @@ class Row:
     failed: int = 0  # cells that failed or timed out
     shown: bool = True  # stands for its sampler in the picture
     lone: bool = True  # the model's only row
+    samples: int | None = None  # N where the draw has one of its own
 
     @property
     def label(self) -> str:
         """Full name: title, config where it matters, draw."""
         draw = "" if self.draw is None or self.draw.label() == "native" else f" · {self.draw.label()}"
-        return self.title + draw
+        return self.title + draw + self._own_n
+
+    @property
+    def _own_n(self) -> str:
+        return "" if self.samples is None else f" · N={self.samples}"
 
     @property
     def title(self) -> str:
@@ -93,11 +98,11 @@ class Row:
     def short(self) -> str:
         """Name for figures: the draw is told only where the model has several."""
         if self.draw is None or self.lone or self.draw.sampler == "native":
-            return self.title
+            return self.title + self._own_n
         steps = "" if self.draw.steps is None else f" {self.draw.steps}"
         eta = f" η={self.draw.eta:g}" if self.draw.sampler == "ddim" and self.draw.eta else ""
         sampler = {"ddim": "DDIM", "ddpm": "ancestral"}.get(self.draw.sampler, self.draw.sampler)
-        return f"{self.title} · {sampler}{steps}{eta}"
+        return f"{self.title} · {sampler}{steps}{eta}{self._own_n}"
 
     def value(self, metric: str | None) -> float | None:
         """The score's value, None if it was not taken."""
@@ -122,6 +127,7 @@ class Sheet:
     recall: str | None
     speed: str | None
     latency: str | None
+    corrupted: tuple[Row, ...] = ()  # spoilt real images, which are compared with nothing but the metrics' own floor
 
     @property
     def models(self) -> tuple[Row, ...]:

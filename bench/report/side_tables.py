@@ -122,7 +122,7 @@ def skipped_table(sheets: Iterable[Sheet]) -> Table | None:
     """What was not measured, and why; rows of one model and reason are told together."""
     found: dict[tuple[str, str], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for sheet in sheets:
-        for row in sheet.all:
+        for row in (*sheet.all, *sheet.corrupted):
             for metric, reason in row.skipped.items():
                 found[sheet.dataset, reason][row.title].add(metric)
     merged: dict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
@@ -171,7 +171,7 @@ def provenance_table(records: Iterable[Record]) -> Table | None:
 
 def models_table(sheets: Iterable[Sheet]) -> Table | None:
     """Models with their families, sources and configs."""
-    rows: dict[str, Row] = {row.title: row for sheet in sheets for row in sheet.all}
+    rows: dict[str, Row] = {row.title: row for sheet in sheets for row in (*sheet.all, *sheet.corrupted)}
     lines = []
     for title, row in rows.items():
         cell = row.records[0].cell if row.records else None

@@ -15,6 +15,8 @@ FLOOR = "real"
 """The model whose images are real ones of the development split: the floor of FD, the top of coverage."""
 CEILING = "histogram"
 """The model of independent pixels: the ceiling of FD."""
+CORRUPTED = "corrupted"
+"""The model of spoilt real images, by which the metrics themselves are measured; no row of the comparison."""
 REFERENCES = "references"
 """The family of models that a deep model must beat."""
 
@@ -29,7 +31,7 @@ FAMILIES = {
 }
 """Families in the order in which tables and figures show them."""
 
-_KNOWN_REFERENCES = frozenset({FLOOR, CEILING, "gaussian", "gmm"})
+_KNOWN_REFERENCES = frozenset({FLOOR, CEILING, CORRUPTED, "gaussian", "gmm"})
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Source:
     stale: tuple[Record, ...]  # left out, as code, config, data or measuring options changed, and not replaced yet
     problems: tuple[str, ...]  # lines that could not be read
     models: Mapping[str, ModelInfo]
+    missing: tuple[str, ...] = ()  # data sets of the matrix that were not on the machine, and have no records
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -93,7 +96,13 @@ def open_results(folder: Path) -> Source:
         stale=stale,
         problems=loaded.problems,
         models=_models(current, info.get("families")),
+        missing=_missing(current, info.get("missing")),
     )
+
+
+def _missing(records: list[Record], told: Any) -> tuple[str, ...]:
+    here = {record.cell.dataset for record in records}
+    return tuple(str(name) for name in told if name not in here) if isinstance(told, list) else ()
 
 
 def _models(records: list[Record], families: Any) -> dict[str, ModelInfo]:

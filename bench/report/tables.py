@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.report.marks import Footnotes, protocol_marks, unbeaten_fd, unbeaten_likelihood
@@ -11,7 +11,7 @@ from bench.report.rows import Row, Score, Sheet, base, likelihoods, variant
 from bench.report.source import FAMILIES
 
 _QUALITY = ("fid", "fd", "fid_inf", "fd_inf", "is", "kid", "precision", "recall", "density", "coverage")
-_NAMES = {
+NAMES = {
     "fd": "FD",
     "fid": "FID",
     "fd_inf": "FD∞",
@@ -127,14 +127,26 @@ _INTRO = (
 def quality_metrics(sheet: Sheet) -> list[str]:
     """Metrics of samples in the order of the table, those in the quality axis's features first."""
     found = {metric for row in sheet.all for metric in row.scores if base(metric) in _QUALITY}
-    features = variant(sheet.quality or "")
-    return sorted(found, key=lambda m: (_QUALITY.index(base(m)), variant(m) != features, m))
+    return quality_order(found, variant(sheet.quality or ""))
 
 
-def column(metric: str, sheet: Sheet, ends: bool = True) -> Column:
-    """A metric's head: its name, features, better side, and perhaps floor and ceiling."""
-    score = next((row.scores[metric] for row in sheet.all if metric in row.scores), None)
-    title = _NAMES.get(base(metric), base(metric).removesuffix("_bytes").replace("_", " "))
+def quality_order(metrics: Iterable[str], features: str = "") -> list[str]:
+    """Metrics of samples in the order of tables, unknown ones last, those in the given features first."""
+
+    def place(metric: str) -> tuple[int, bool, str]:
+        known = base(metric) in _QUALITY
+        return _QUALITY.index(base(metric)) if known else len(_QUALITY), variant(metric) != features, metric
+
+    return sorted(metrics, key=place)
+
+
+def column(metric: str, sheet: Sheet, ends: bool = True, rows: Sequence[Row] | None = None) -> Column:
+    """A metric's head: its name, features, better side, and perhaps floor and ceiling.
+
+    rows: where the metric is looked for; None: all that are compared.
+    """
+    score = next((row.scores[metric] for row in (sheet.all if rows is None else rows) if metric in row.scores), None)
+    title = NAMES.get(base(metric), base(metric).removesuffix("_bytes").replace("_", " "))
     detail = f"{variant(metric)} {_ARROWS[score.better] if score is not None else ''}".strip()
     return Column(title, detail, _ends(metric, sheet) if ends else "", hint=metric)
 

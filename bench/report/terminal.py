@@ -10,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.report.axes import Endpoints, axes, endpoints, formulas
+from bench.report.calibration import calibration_table, study_of
 from bench.report.grouping import make_sheet
 from bench.report.marks import unbeaten_fd
 from bench.report.numbers import number, score_text
 from bench.report.rows import Row, Sheet, likelihoods
 from bench.report.source import open_results
+from bench.report.tables import Table as Content
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -25,12 +27,29 @@ def render(results: Path) -> Group:
     parts: list[Table | Text] = []
     for dataset in source.datasets:
         sheet = make_sheet(source, dataset)
+        study = study_of(sheet)
+        if study is not None:
+            parts.append(_calibration(calibration_table(study, sheet), dataset))
+        if sheet.corrupted and not sheet.rows:
+            continue
         ends = endpoints(sheet)
         parts.append(_table(sheet, ends))
         parts += [Text(told, style="dim") for told in (*formulas(ends), *ends.missing())]
         if any(unbeaten_fd(row, sheet) for row in sheet.rows if row.shown):
             parts.append(Text("⚑: a reference model has a lower FD", style="dim"))
     return Group(*parts)
+
+
+def _calibration(content: Content, dataset: str) -> Table:
+    """Rank correlation with each corruption, and the first level told apart, in brackets."""
+    table = Table(title=Text(f"{content.title} ({dataset})"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for i, head in enumerate(content.columns):
+        table.add_column(Text(head.title), justify="right" if i else "left", overflow="fold")
+    for line in content.lines:
+        name, floor, *others = line.data
+        told = [d.text + (f"\n[{d.detail}]" if "from" in d.detail else "") for d in others]
+        table.add_row(*map(Text, (name.text.split()[0], floor.text, *told)))
+    return table
 
 
 def _table(sheet: Sheet, ends: Endpoints) -> Table:

@@ -45,3 +45,5 @@ def _pictures(content: Content) -> Iterator[Picture]:
     for section in content.sections:
         yield from (p for p in (section.trilemma, section.map) if p is not None)
         yield from section.pictures
+    for calibration in content.calibrations:
+        yield from calibration.pictures
