@@ -53,8 +53,8 @@ def _intro(study: dict[str, Any]) -> str:
         f"nominally {nominal:.0f} %, in {least} or more repetitions a case (so that a share is "
         f"known to about {error:.0f} points). {verdict} Shares are of the intervals that were given; where a metric "
         "refuses one, that is told. Between equal distributions the truth is 0, and intervals that cover more than "
-        "they need are accepted. Features: Gaussian, variances 1, 1/2, ..., 1/d; made by "
-        f"`{study['command']}` on {study['date']}."
+        "they need are accepted. Features: Gaussian, variances 1, 1/2, ..., 1/d. Counted on "
+        f"{study['date']} by {study['command']}"
     )
 
 
