@@ -58,7 +58,9 @@ def test_the_true_inception_score_of_alike_classes_has_a_marginal_of_equal_share
 
 def test_a_case_asks_the_metrics_themselves_and_a_refusal_is_counted() -> None:
     few = coverage_study.repeat(FeatureCase("far", Gaussians(4, 0.7, 1.4), 3), 2)
-    assert {row.interval: row.refused for row in few} == {"fd": 0, "fd_inf": 2, "kid": 0}
+    assert {row.interval: row.refused for row in few} == {"fd": 0, "fd_inf": 2}
+    (kid,) = coverage_study.repeat(FeatureCase("far", FAR, 3, kernel=True), 2)
+    assert (kid.interval, kid.truth, kid.repetitions) == ("kid", FAR.kernel(), 8)
     assert all(row.truth == Gaussians(4, 0.7, 1.4).frechet() for row in few if row.interval == "fd")
     first, second = (coverage_study.repeat(FeatureCase("far", Gaussians(4), 3), 2) for _ in range(2))
     assert first == second, "seeded: a second run counts the same"
