@@ -17,7 +17,7 @@ from bench import matrix as matrices
 from bench import store
 from bench.device import usable_device
 from bench.job import Job, Setup
-from bench.plan import available, plan, stale_jobs, what_is_left
+from bench.plan import available, forget_opened, plan, stale_jobs, what_is_left
 from bench.runner import Summary, run_matrix
 
 DEFAULT_MATRIX = "quick"
@@ -179,6 +179,7 @@ def dry_run(options: Options) -> list[dict[str, str]]:
 
 
 def _prepare(options: Options) -> _Prepared:
+    forget_opened()
     name, content = matrices.load(options.matrix)
     selected = matrices.expand(
         content, options.models, options.datasets, options.seeds, options.budget, options.overrides

@@ -33,6 +33,11 @@ def _extractor(
     return choose_extractor(name, shape, requested, weights, device)
 
 
+def forget_opened() -> None:
+    """Read weights anew."""
+    _extractor.cache_clear()
+
+
 def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
     """Per scope, the key of each metric family: its source, and for features the extractor."""
     extractor, reason = open_extractor(dataset, replace(setup, device="cpu"))  # only its identity is wanted

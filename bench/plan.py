@@ -15,7 +15,7 @@ from baselines.data import catalogue as data_catalogue
 from baselines.data.dataset import Dataset
 from baselines.errors import MissingDataError, UserError
 from baselines.types import Budget, Draw
-from bench import keys
+from bench import families, keys
 from bench.artifacts import is_whole
 from bench.families import family_keys
 from bench.job import Job, Setup
@@ -65,6 +65,12 @@ def available(wanted: Sequence[Wanted], setup: Setup) -> tuple[list[Wanted], dic
     if missing and len(missing) == len(names):
         raise next(iter(missing.values()))
     return [item for item in wanted if item.dataset not in missing], {n: str(e) for n, e in missing.items()}
+
+
+def forget_opened() -> None:
+    """Look at data sets and weights anew: between two runs of one process a user may have changed them."""
+    open_dataset.cache_clear()
+    families.forget_opened()
 
 
 def plan(wanted: Sequence[Wanted], setup: Setup) -> list[Training]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,7 @@ from baselines.errors import UserError
 from bench.evaluation import Evaluation
 from bench.metrics.base import Features
 from bench.metrics.frechet import frechet_distance
-
-ROOT = Path(__file__).parents[1]
+from tests.command import trilemma_here
 
 
 class Corners:
@@ -48,9 +45,7 @@ def digits() -> Tensor:
 
 
 def trilemma(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140", "TRILEMMA_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "bench", "evaluate", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return trilemma_here(folder, "evaluate", *arguments, TRILEMMA_CACHE=str(folder / "cache"))
 
 
 def test_samples_in_a_file_are_scored_with_interval_floor_and_protocol(tmp_path: Path, digits: Tensor) -> None:

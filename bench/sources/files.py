@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -134,8 +134,14 @@ def in_zip(path: Path, name: str, what: str, progress: Progress) -> FileImages:
     return FileImages([File(path, entry) for entry in sorted(entries)], name, what, progress)
 
 
-@cache
 def _archive(path: Path) -> zipfile.ZipFile:
+    about = path.stat()
+    return _opened(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(4)
+def _opened(path: Path, changed_ns: int, size: int) -> zipfile.ZipFile:
+    """Kept open, as its directory is long to read; a file that has changed is another."""
     return zipfile.ZipFile(path)
 
 
