@@ -172,8 +172,9 @@ def calibration_table(study: Study, sheet: Sheet) -> Table:
 _INTRO = (
     "Under each corruption: Spearman's rank correlation of the metric, turned so that higher is worse, with the "
     "strength of the corruption, the unspoilt images among the levels. 1 is strictly monotone; a negative one says "
-    "that the metric reads worse images as better. Below it the weakest level whose 95 % interval lies apart from "
-    "the floor's, 'as better' where it lies on the wrong side. The last column is the smallest N from which on every "
+    "that the metric reads worse images as better, or, of one that has no better side, falls. Below it the weakest "
+    "level whose 95 % interval lies apart from the floor's, 'as better' where it lies on the wrong side, 'lower' where "
+    "none is wrong. The last column is the smallest N from which on every "
     "interval holds the value at the largest N (the middle of its interval where that leaves a biased value out); a "
     "metric without an interval has neither. Unspoilt images are all that are not the test split: where that is "
     "stratified, their classes' shares are as fixed as its own, and distances without bias read a little below 0."
@@ -201,7 +202,8 @@ def _followed(points: Sequence[Point], floor: Score | None) -> Datum:
     apart = first_apart(points, floor)
     if apart is None or apart.score is None:
         return Datum(text, correlation, "never apart")
-    wrong = ", as better" if badness(apart.score) < badness(floor) else ""
+    lower = badness(apart.score) < badness(floor)
+    wrong = (", lower" if floor.better == "none" else ", as better") if lower else ""
     return Datum(text, correlation, f"from {apart.level:g}{wrong}")
 
 
