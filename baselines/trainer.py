@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +24,8 @@ from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.optimisers import learning_rate, make_optimiser
-from baselines.types import Budget, ImageShape
+from baselines.types import Budget, ImageShape, Progress
 
-Progress = Callable[[str, int, int], None]
 _CURVE_POINTS = 100
 _CUDA_CHECK_STEPS = 20  # on a GPU the loss is looked at this often, so that it need not synchronise each step
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,8 @@ Kind = Literal["exact", "upper_bound", "estimate"]
 
 Task = Literal["unconditional", "conditional", "translation", "completion"]
 Scalar = str | int | float | bool | None
+Progress = Callable[[str, int, int], None]
+"""progress(phase, done, total), in images or whatever the phase counts."""
 
 
 class ImageShape(NamedTuple):

@@ -14,7 +14,7 @@ from rich.console import Console
 from baselines.errors import UserError
 from baselines.types import Budget
 from bench import matrix as matrices
-from bench import store
+from bench import provenance, store
 from bench.device import usable_device
 from bench.job import Job, Setup
 from bench.plan import available, forget_opened, plan, stale_jobs, what_is_left
@@ -185,7 +185,7 @@ def _prepare(options: Options) -> _Prepared:
         content, options.models, options.datasets, options.seeds, options.budget, options.overrides
     )
     device = usable_device(options.device)
-    slots = options.jobs or (1 if device == "cuda" else _usable_cores())
+    slots = options.jobs or (1 if device == "cuda" else provenance.cores())
     measure = content.measure
     setup = Setup(
         results=results_folder(options),
@@ -207,7 +207,3 @@ def _prepare(options: Options) -> _Prepared:
         selected, missing = available(selected, setup)
         everything = [item for item in everything if item.dataset not in missing]
     return _Prepared(name, content.title, everything, selected, setup, slots, missing)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -264,9 +264,6 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         print(f"error:{where}: {error.strerror or error}", file=sys.stderr)

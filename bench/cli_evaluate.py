@@ -57,8 +57,14 @@ def evaluate(
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; TRILEMMA_DATA by default.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Where features are kept for the next time.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no features.")] = False,
+    levels: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=256, help="Levels of a pixel, of arrays that do not say it; the reference's by default."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of resampling.")] = 0,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that extract features, the numbers alike.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that extract features side by side.")] = 1,
     json_: Annotated[Path | None, typer.Option("--json", help="Write all of it to this file.")] = None,
 ) -> None:
     """Score samples against real images."""
@@ -80,6 +86,7 @@ def evaluate(
             device=usable_device(device),
             data_dir=data_dir,
             cache=cache or not no_cache,
+            levels=levels,
             seed=seed,
             processes=processes,
             progress=bar.progress,

@@ -14,12 +14,13 @@ from torch import nn
 from baselines.config import nearest
 from baselines.errors import UserError
 from baselines.noise import derive_seed
+from baselines.types import Progress
 from bench import provenance
 from bench.families import measure_families
 from bench.metrics import catalogue
-from bench.metrics.base import Extractor, Progress, Subject
+from bench.metrics.base import Extractor, Subject
 from bench.metrics.extraction import Pool
-from bench.metrics.extractors import PIXELS, choose_extractor, own_extractor
+from bench.metrics.extractors import NETWORKS, PIXELS, choose_extractor, own_extractor
 from bench.metrics.feature_cache import FeatureCache, default_folder
 from bench.metrics.images import Chosen, ImageSet
 from bench.metrics.ready_features import FeatureRows, ready_extractor
@@ -79,7 +80,7 @@ def evaluate(
     device: str = "cpu",
     data_dir: Path | str | None = None,
     cache: Path | str | bool = True,
-    levels: int = 256,
+    levels: int | None = None,
     seed: int = 0,
     processes: int = 1,
     progress: Progress = lambda phase, done, total: None,
@@ -101,9 +102,10 @@ def evaluate(
         device: cpu or cuda.
         data_dir: where data sets on disk are looked for; $TRILEMMA_DATA by default.
         cache: where features are kept; True: the user's cache folder, False: nowhere.
-        levels: of tensors, how many levels a pixel has.
+        levels: how many a pixel has in tensors and in arrays that do not say it; by default those of the reference
+            where it says it, as a data set does, else 256.
         seed: of resampling.
-        processes: that extract features side by side; the numbers are the same.
+        processes: that extract features side by side; the numbers are the same, up to rounding in the network.
         progress: told (phase, done, total).
 
     Raises:
@@ -111,7 +113,8 @@ def evaluate(
     """
     chosen = _chosen(metrics)
     data = None if data_dir is None else Path(data_dir)
-    real = open_images(reference, "reference images", data, levels, progress)
+    real = open_images(reference, "reference images", data, levels or 256, progress)
+    levels = levels or real.shape.levels
     generated = open_images(samples, "samples", data, levels, progress)
     if train is None and isinstance(reference, str):
         train = _train_split(reference)
@@ -172,12 +175,13 @@ def _network(
         return own_extractor(extractor, device)
     path = None if weights is None else Path(weights)
     name = reference.rpartition(":")[0] or reference if isinstance(reference, str) else "these images"
-    shapes = dict.fromkeys((real.shape, generated.shape))  # opened once where they are alike
-    found = [choose_extractor(name, shape, extractor, path, device) for shape in shapes]
-    network = found[0][0]
+    network, _ = choose_extractor(name, real.shape, extractor, path, device)
     assert network is not None
-    by_pixels = network.name == PIXELS and real.shape.chw != generated.shape.chw
-    if found[-1][0] is None or found[-1][0].name != network.name or by_pixels:
+    asked = extractor is not None or path is not None
+    if generated.shape.chw == real.shape.chw or (asked and network.name in NETWORKS):  # these take any size
+        return network
+    other, _ = choose_extractor(name, generated.shape, extractor, path, device)
+    if other is None or other.name != network.name or network.name == PIXELS:
         raise UserError(
             f"samples: expected images like the reference's {real.shape}, got {generated.shape}; "
             "name an extractor that takes both, such as --extractor inception"

@@ -20,6 +20,7 @@ from baselines.config import build_config, config_values
 from baselines.contract import Fits, GenerativeModel, Noise, Trains
 from baselines.errors import DivergedError
 from baselines.noise import derive_seed
+from baselines.types import Progress
 from bench import provenance
 from bench.artifacts import is_whole, load_images, save_images, save_json
 from bench.families import measure_families, open_extractor
@@ -31,7 +32,7 @@ from bench.measure.draw import draw_untimed, measure_draw
 from bench.measure.memory import keep_freed_memory
 from bench.measure.result import Measured, merge
 from bench.measure.workload import Workload
-from bench.metrics.base import Progress, Subject
+from bench.metrics.base import Subject
 from bench.metrics.feature_cache import FeatureCache
 from bench.metrics.images import of_samples, of_split
 from bench.plan import open_dataset

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset as TorchDataset
 
 
 def blobs(n: int, seed: int, size: int = 16) -> Tensor:
@@ -39,3 +40,16 @@ def save_weights(folder: Path) -> Path:
     path = folder / "kaiming.pth"
     torch.save(net.eval().state_dict(), path)
     return path
+
+
+class Images(TorchDataset[Tensor]):
+    """Images as torch-fidelity wants them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]

@@ -66,6 +66,12 @@ def test_reading_records_needs_no_torch(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_measuring_speed_imports_no_metric() -> None:
+    """Samples and timings are keyed by what `measure` imports: an edit of a metric must not throw them away."""
+    for path in (ROOT / "bench" / "measure").rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith("bench.metrics")], path
+
+
 def test_only_the_worker_trains() -> None:
     users = {name_of(path) for path in FILES if "baselines.trainer" in set(imports(path))}
     assert users == {"bench.worker"}

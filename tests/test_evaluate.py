@@ -70,7 +70,7 @@ def test_samples_in_a_file_are_scored_with_interval_floor_and_protocol(tmp_path:
 
 def test_the_number_is_that_of_the_features(tmp_path: Path, digits: Tensor) -> None:
     real = catalogue.load("digits").test.images
-    found = bench.evaluate(digits[:500], "digits", extractor=Corners(), levels=17, metrics=["fd"], cache=tmp_path)
+    found = bench.evaluate(digits[:500], "digits", extractor=Corners(), metrics=["fd"], cache=tmp_path)
     features = [Corners().extract(images, 17).values for images in (real, digits[:500])]
     assert found.value("fd[corners]") == frechet_distance(real=features[0], generated=features[1])
     frame = found.frame()
@@ -78,9 +78,30 @@ def test_the_number_is_that_of_the_features(tmp_path: Path, digits: Tensor) -> N
     assert frame.floor[0] == found.floor["fd[corners]"]
 
 
+def test_arrays_that_do_not_say_their_levels_have_the_references(tmp_path: Path, digits: Tensor) -> None:
+    np.save(tmp_path / "fake.npy", digits[:500].numpy())
+    np.savez(tmp_path / "fake.npz", digits[:500].numpy())
+    np.savez(tmp_path / "told.npz", images=digits[:500].numpy(), levels=17)
+    sources = [
+        digits[:500],
+        digits[:500].split(100),
+        *(tmp_path / name for name in ("fake.npy", "fake.npz", "told.npz")),
+    ]
+    values = [
+        bench.evaluate(samples, "digits", metrics=["fd"], cache=False).value("fd[digits-cnn]") for samples in sources
+    ]
+    assert values == pytest.approx(values[:1] * len(sources), rel=1e-5), "up to the network's rounding of a batch"
+    assert values[0] < 5, "real images are near real images"
+    bright = (15 * digits[:500].int()).to(torch.uint8)
+    with pytest.raises(UserError, match=r"expected values 0 .. 16 for 17 levels, got 240; .*--levels 256"):
+        bench.evaluate(bright, "digits", cache=False)
+    as_bytes = bench.evaluate(bright, "digits", levels=256, metrics=["fd"], cache=False)
+    assert as_bytes.value("fd[digits-cnn]") < 5
+
+
 def test_a_second_look_at_the_same_images_and_weights_computes_no_features(tmp_path: Path, digits: Tensor) -> None:
     def score(extractor: Corners, images: Tensor) -> Evaluation:
-        return bench.evaluate(images, "digits", extractor=extractor, levels=17, cache=tmp_path)
+        return bench.evaluate(images, "digits", extractor=extractor, cache=tmp_path)
 
     first, again, heavier, other = Corners(), Corners(), Corners(2.0), Corners()
     before = score(first, digits[:300])
@@ -96,7 +117,7 @@ def test_a_second_look_at_the_same_images_and_weights_computes_no_features(tmp_p
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, digits: Tensor) -> None:
     whole = Corners()
-    before = bench.evaluate(digits[:300], "digits", extractor=whole, levels=17, cache=tmp_path)
+    before = bench.evaluate(digits[:300], "digits", extractor=whole, cache=tmp_path)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 4  # reference, samples, train split, floor
     first = files[0].read_bytes()
@@ -110,7 +131,7 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, digits: Tensor) -> None:
         else:
             file.write_bytes(first)  # whole, but of other images
     extractor = Corners()
-    after = bench.evaluate(digits[:300], "digits", extractor=extractor, levels=17, cache=tmp_path)
+    after = bench.evaluate(digits[:300], "digits", extractor=extractor, cache=tmp_path)
     assert extractor.seen == whole.seen
     assert after.measured == before.measured
     assert after.floor == before.floor
@@ -118,14 +139,14 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, digits: Tensor) -> None:
 
 def test_without_a_cache_nothing_is_written(tmp_path: Path, digits: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRILEMMA_CACHE", str(tmp_path / "cache"))
-    bench.evaluate(digits[:100], "digits", extractor=Corners(), levels=17, metrics=["fd"], cache=False)
+    bench.evaluate(digits[:100], "digits", extractor=Corners(), metrics=["fd"], cache=False)
     assert not list(tmp_path.iterdir())
-    bench.evaluate(digits[:100], "digits", extractor=Corners(), levels=17, metrics=["fd"])
+    bench.evaluate(digits[:100], "digits", extractor=Corners(), metrics=["fd"])
     assert list((tmp_path / "cache").iterdir())
 
 
 def test_what_cannot_be_taken_has_its_reason_and_the_rest_comes(tmp_path: Path, digits: Tensor) -> None:
-    found = bench.evaluate(digits[:4], "digits", extractor=Corners(), levels=17, cache=False)
+    found = bench.evaluate(digits[:4], "digits", extractor=Corners(), cache=False)
     assert found.value("precision[corners]") >= 0
     assert "needs at least" in found.skipped["density"]
     with pytest.raises(KeyError, match="needs at least"):
@@ -143,9 +164,7 @@ def test_what_cannot_be_taken_has_its_reason_and_the_rest_comes(tmp_path: Path, 
 def test_the_floor_is_made_of_as_many_train_images_or_says_why_not(
     reference: str, train: str | None, reason: str, digits: Tensor
 ) -> None:
-    found = bench.evaluate(
-        digits[:400], reference, train=train, extractor=Corners(), levels=17, metrics=["fd"], cache=False
-    )
+    found = bench.evaluate(digits[:400], reference, train=train, extractor=Corners(), metrics=["fd"], cache=False)
     assert reason in found.floor_reason
     assert bool(found.floor) == (reason == "")
 
@@ -182,7 +201,7 @@ def test_two_processes_give_the_numbers_of_one_and_count_no_image_twice(tmp_path
     for extractor, rel in (("pixels8x8", 1e-10), ("digits-cnn", 1e-5)):  # equal features; through a float32 network
         one = bench.evaluate(images["file"], "digits", extractor=extractor, cache=False)
         for name, samples in images.items():
-            two = bench.evaluate(samples, "digits", extractor=extractor, cache=False, levels=17, processes=2)
+            two = bench.evaluate(samples, "digits", extractor=extractor, cache=False, processes=2)
             for first, second in zip(one.measured, two.measured, strict=True):
                 assert second.value == pytest.approx(first.value, rel=rel, abs=rel), (name, first.metric)
                 assert second.n == first.n
@@ -206,4 +225,4 @@ def test_an_extractor_that_cannot_travel_is_told(digits: Tensor) -> None:
         pass
 
     with pytest.raises(UserError, match="cannot be handed to another process"):
-        bench.evaluate(digits[:600], "digits", extractor=Local(), levels=17, cache=False, processes=2)
+        bench.evaluate(digits[:600], "digits", extractor=Local(), cache=False, processes=2)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from baselines.types import Progress
 from bench.measure.clock import Clock, Effort
 from bench.measure.counters import work
 from bench.measure.latency import cold_call, latency
 from bench.measure.result import Measured, merge
 from bench.measure.throughput import EFFORT, draw_samples
 from bench.measure.workload import Workload, observe
-from bench.metrics.base import Progress
 
 UNTIMED = "the matrix times its first seeds alone: speed does not depend on the weights"
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from baselines.types import Progress
 from bench.measure.clock import Clock, Effort, Timing, few, quantile
 from bench.measure.result import Measured
 from bench.measure.workload import Calls, Workload
-from bench.metrics.base import Progress
 from bench.record import Measurement
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}

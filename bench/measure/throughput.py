@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from baselines.types import Progress
 from bench.measure.clock import Clock, Effort, Timing, quantile
 from bench.measure.latency import Limit
 from bench.measure.memory import sample_memory
 from bench.measure.result import Measured, merge
 from bench.measure.workload import Calls, Workload, capture_calls
-from bench.metrics.base import Progress
 from bench.record import Measurement, Scope
 
 EFFORT = Effort(budget_s=0.5, min_reps=3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,12 +12,11 @@ from torch import Tensor
 
 from baselines.contract import GenerativeModel
 from baselines.data.dataset import Dataset
+from baselines.types import Progress
 from bench.metrics.images import ImageSet
 from bench.record import Measurement, Scope
 
 Array = NDArray[np.float64]
-Progress = Callable[[str, int, int], None]
-"""progress(phase, done, total), in images or whatever the phase counts."""
 
 
 @dataclass(frozen=True)

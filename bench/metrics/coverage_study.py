@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ import scipy
 from threadpoolctl import threadpool_limits
 
 from baselines.noise import derive_seed
+from bench import provenance
 from bench.metrics import coverage_cases
 from bench.metrics.coverage_cases import Case, Trial
 from bench.metrics.frechet import Frechet
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, default=SHOWN)
     parser.add_argument("--repetitions", type=int, default=200)
-    parser.add_argument("--processes", type=int, default=_usable_cores())
+    parser.add_argument("--processes", type=int, default=provenance.cores())
     arguments = parser.parse_args()
     began, cases, rows = time.monotonic(), list(coverage_cases.cases()), []
     for done, (case, found) in enumerate(study(cases, arguments.repetitions, arguments.processes), start=1):
@@ -129,10 +129,6 @@ def main() -> None:
     text = json.dumps(document(rows, arguments.repetitions), indent=1, allow_nan=False)
     arguments.out.write_text(text + "\n", encoding="utf-8")
     print(arguments.out)
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

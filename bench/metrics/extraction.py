@@ -1,4 +1,4 @@
-"""Features of a whole set of images, by one process or several; the numbers are the same either way.
+"""Features of a whole set of images, by one process or several; the numbers are the same up to rounding.
 
 Every part is extracted in the same batches whoever does it, and put where its images stand, so that no image is
 counted twice, an uneven last batch changes nothing, and the metrics see what one process would have given them.
@@ -19,7 +19,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from baselines.errors import UserError
-from bench.metrics.base import Array, Extractor, Features, Progress, Sharing
+from baselines.types import Progress
+from bench.metrics.base import Array, Extractor, Features, Sharing
 from bench.metrics.images import ImageSet
 
 BATCH = 500  # images handed to an extractor at a time

@@ -49,7 +49,7 @@ class FeatureCache:
         return Features(arrays["values"].astype(np.float64), None if logits is None else logits.astype(np.float64))
 
     def save(self, key: str, features: Features) -> None:
-        """Keep the features; an unwritable folder or a full disk is no reason to stop.
+        """Keep the features.
 
         Raises:
             OSError: if they cannot be written.

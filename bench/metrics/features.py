@@ -97,12 +97,17 @@ def cached(subject: Subject, what: str, make: Callable[[], T]) -> T:
 
 
 def is_inception(subject: Subject) -> bool:
-    """Whether the numbers may bear the names that the literature gives to Inception's features.
+    """Whether the numbers may bear the names that the literature gives to Inception's features."""
+    return is_own(subject, "inception")
 
-    Features that were computed elsewhere may not, whatever they are called: their weights are not known.
+
+def is_own(subject: Subject, name: str) -> bool:
+    """Whether the features are of our extractor of this name.
+
+    Features that were computed elsewhere are not, whatever they are called: their weights are not known.
     """
     extractor = subject.extractor
-    return extractor is not None and extractor.name == "inception" and "weights_sha256" in extractor.identity()
+    return extractor is not None and extractor.name == name and "weights_sha256" in extractor.identity()
 
 
 def named(subject: Subject, name: str) -> str:

@@ -72,7 +72,7 @@ def density_coverage(*, real: Array, generated: Array, k: int = DENSITY_K, block
 
 
 def all_four(*, real: Array, generated: Array, block: int = BLOCK) -> tuple[PrecisionRecall, DensityCoverage]:
-    """Both pairs at their usual k, from distances that are computed once: 2.5 times as fast as one after the other."""
+    """Both pairs at their usual k, from distances that are computed once."""
     x, y = _prepared(real, generated, DENSITY_K)
     around_real = radii(x, (PRECISION_K, DENSITY_K), block)
     around_generated = radii(y, (PRECISION_K,), block)[PRECISION_K]

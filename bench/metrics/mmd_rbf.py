@@ -1,9 +1,9 @@
-"""Squared MMD with a Gaussian kernel; in CLIP's features it is CMMD.
+"""Squared MMD with a Gaussian kernel; in the features of CLIP ViT-L/14 at 336 pixels it is CMMD.
 
 Gretton et al. 2012, JMLR 13 (sec. 8 for the median heuristic). Jayasumana et al. 2024, arXiv:2401.09603 (CMMD): CLIP
 embeddings of unit length, k(x, y) = exp(-|x - y|^2 / (2 sigma^2)) with sigma = 10, the squared distance times 1000.
 The authors' code averages over all pairs; here, as for the kernel distance, no image is paired with itself, which
-leaves the estimate unbiased.
+leaves the estimate unbiased. They resize bicubically, torch-fidelity and so we bilinearly: the protocol says it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from bench.metrics.mmd import BLOCK, Discrepancy, mmd2
 from bench.record import Measurement, Scope
 from bench.stats import normal_interval
 
-CLIP_SIGMA, CLIP_SCALE = 10.0, 1000.0
+CMMD_EXTRACTOR = "clip-vit-l-14-336px"
+"""The tower that CMMD is defined by; in another's features it would be another metric under one name."""
+CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 MEDIAN_OF = 2000  # real images whose distances make the median: evenly spaced ones where there are more
 
 
@@ -75,23 +77,23 @@ def unit_length(x: Array) -> Array:
     return divided
 
 
-def is_clip(subject: Subject) -> bool:
-    """Whether the numbers may be called CMMD."""
-    return subject.extractor is not None and subject.extractor.name.startswith("clip")
+def is_cmmd(subject: Subject) -> bool:
+    """Whether the numbers may be called CMMD; features computed elsewhere may not, whatever they are called."""
+    return features.is_own(subject, CMMD_EXTRACTOR)
 
 
 class GaussianKernel:
-    """`mmd_rbf[extractor]`, or `cmmd[clip-...]` in CLIP's features."""
+    """`mmd_rbf[extractor]`, or `cmmd[clip-vit-l-14-336px]`."""
 
     name = "mmd_rbf"
-    description = "Unbiased squared MMD of features with a Gaussian kernel (CMMD in CLIP's), over all pairs"
+    description = "Unbiased squared MMD of features with a Gaussian kernel, over all pairs (CMMD in CLIP L/14-336's)"
     scope: Scope = "draw"
     version = 1
 
     def unavailable(self, subject: Subject) -> str | None:
         """Why there is no distance; None if there is one."""
         reason = features.missing(subject, least=3)
-        if reason is None and not is_clip(subject) and not self._bandwidth(subject) > 0:
+        if reason is None and not is_cmmd(subject) and not self._bandwidth(subject) > 0:
             return "most real images have the same features, so that no bandwidth follows from their distances"
         return reason
 
@@ -99,8 +101,8 @@ class GaussianKernel:
         """One number; below 0 where samples and test images are as near as chance brings them."""
         real, generated = features.of_test(subject).values, features.of_samples(subject).values
         told: Mapping[str, Any]
-        if is_clip(subject):
-            sigma, scale, name = CLIP_SIGMA, CLIP_SCALE, "cmmd"
+        if is_cmmd(subject):
+            sigma, scale, name = CMMD_SIGMA, CMMD_SCALE, "cmmd"
             real, generated = unit_length(real), unit_length(generated)
             told = {"features": "divided by their length", "sigma": sigma}
         else:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from bench.report.numbers import interval_text, score_text
 from bench.report.rows import Row, Score, Sheet
@@ -111,16 +111,7 @@ def rank_correlation(points: Sequence[Point], floor: Score) -> float | None:
     values = [badness(floor), *(badness(point.score) for point in points if point.score is not None)]
     if len(values) < 3 or min(values) == max(values):
         return None
-    strength, ranks = _ranks(np.arange(len(values), dtype=np.float64)), _ranks(np.asarray(values))
-    return float(np.corrcoef(strength, ranks)[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, equal values sharing their mean rank."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    shared: NDArray[np.float64] = last - (count - 1) / 2
-    return shared[place]
+    return float(np.corrcoef(np.arange(len(values)), pd.Series(values).rank())[0, 1])
 
 
 def first_apart(points: Sequence[Point], floor: Score) -> Point | None:

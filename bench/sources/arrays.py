@@ -21,8 +21,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from baselines.errors import UserError
-from baselines.types import ImageShape
-from bench.metrics.base import Progress
+from baselines.types import ImageShape, Progress
 from bench.metrics.images import Labels, pixels_digest
 
 _CHUNK = 500  # images read at a time while they are checked
@@ -91,7 +90,7 @@ class ArrayImages:
         for batch in self.batches(_CHUNK):
             highest = int(batch.max())
             if highest >= levels:
-                raise UserError(f"{name}: expected values 0 .. {levels - 1} for {levels} levels, got {highest}")
+                raise UserError(f"{name}: {too_high(highest, levels)}")
             digest.update(batch.contiguous().numpy())
             done += len(batch)
             progress(f"checking the {what}", done, self._count)
@@ -125,6 +124,12 @@ class ArrayImages:
                 elif rows.ndim == 3:
                     rows = rows[:, None]
                 yield torch.from_numpy(np.ascontiguousarray(rows))
+
+
+def too_high(highest: int, levels: int) -> str:
+    """What to tell of a pixel beyond the levels."""
+    hint = "; name another number of levels (--levels 256) if they have more" if levels < 256 else ""
+    return f"expected values 0 .. {levels - 1} for {levels} levels, got {highest}{hint}"
 
 
 def _rows(header: Header, name: str, channels_first: bool) -> tuple[tuple[int, ...], bool]:
@@ -200,21 +205,24 @@ def members(path: Path, name: str) -> dict[str, Header]:
             return found
     except UserError:
         raise
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: encrypted, or a compression unknown
         raise UserError(f"{name}: expected a sound .npz file ({error})") from None
 
 
-def in_npy(path: Path, name: str, what: str, progress: Progress) -> ArrayImages:
-    """The array of a .npy file, as 256 levels."""
+def in_npy(path: Path, name: str, what: str, levels: int, progress: Progress) -> ArrayImages:
+    """The array of a .npy file."""
     with path.open("rb") as stream:
         header = read_header(stream, name)
-    return ArrayImages(Place(path), header, 256, name, what, progress)
+    return ArrayImages(Place(path), header, levels, name, what, progress)
 
 
-def in_npz(path: Path, name: str, what: str, progress: Progress) -> ArrayImages:
-    """The array of a .npz file called images, else its test split, else its only array of pixels."""
+def in_npz(path: Path, name: str, what: str, levels: int, progress: Progress) -> ArrayImages:
+    """The array of a .npz file called images, else its test split, else its only array of pixels.
+
+    levels: where the file has no scalar `levels`.
+    """
     found = members(path, name)
-    levels = _levels(path, found, name)
+    levels = _levels(path, found, name) if "levels" in found else levels
     pixels = [key for key, header in found.items() if len(header.shape) in (3, 4)]
     named = [key for key in ("images", *_SPLITS) if key in pixels]
     if not named and len(pixels) != 1:
@@ -226,8 +234,6 @@ def in_npz(path: Path, name: str, what: str, progress: Progress) -> ArrayImages:
 
 
 def _levels(path: Path, found: dict[str, Header], name: str) -> int:
-    if "levels" not in found:
-        return 256
     header = found["levels"]
     if header.shape != () or header.dtype.kind not in "iu":
         raise UserError(f"{name}: levels: expected one integer from 2 to 256, got {header.dtype} {header.shape}")

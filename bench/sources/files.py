@@ -20,8 +20,7 @@ from baselines.data import folder
 from baselines.data.decoding import SUFFIXES, Look, decode, look, one_size
 from baselines.data.splitting import Images
 from baselines.errors import UserError
-from baselines.types import ImageShape
-from bench.metrics.base import Progress
+from baselines.types import ImageShape, Progress
 from bench.metrics.images import Labels, files_digest
 
 _AHEAD = 2  # batches that are decoded while the network works on an earlier one
@@ -152,13 +151,13 @@ def _is_image(entry: zipfile.ZipInfo) -> bool:
 
 
 def _of_zip(path: Path, name: str) -> bytes:
-    archive = _archive(path)
-    entry = archive.getinfo(name)
-    if entry.file_size > _LARGEST:
-        raise UserError(f"{path}: {name} claims {entry.file_size:,} bytes; at most {_LARGEST:,} are read")
     try:
+        archive = _archive(path)
+        entry = archive.getinfo(name)
+        if entry.file_size > _LARGEST:
+            raise UserError(f"{path}: {name} claims {entry.file_size:,} bytes; at most {_LARGEST:,} are read")
         return archive.read(entry)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # BadZipFile, zlib.error, RuntimeError where it is encrypted: each decoder has its own
         raise UserError(f"{path}: {name} cannot be read ({error})") from None
-    except Exception as error:  # zlib.error, LZMAError: each decompressor has its own
-        raise UserError(f"{path}: {name} is damaged ({error})") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor
 from baselines.config import nearest
 from baselines.data import catalogue
 from baselines.errors import UserError
-from baselines.types import ImageShape
-from bench.metrics.base import Progress
+from baselines.types import ImageShape, Progress
 from bench.metrics.images import Held, ImageSet, of_split
-from bench.sources.arrays import in_npy, in_npz, spooled
+from bench.sources.arrays import in_npy, in_npz, spooled, too_high
 from bench.sources.feature_files import holds_features, in_features
 from bench.sources.files import in_folder, in_zip
 
@@ -36,7 +35,7 @@ def open_images(
             split is taken (`mnist:train` names another); a uint8 tensor (N, C, H, W); or an iterable of such batches.
         what: what they are, for messages: "samples".
         data_dir: where data sets on disk are looked for.
-        levels: of tensors, how many levels a pixel has.
+        levels: how many a pixel has, of tensors, and of arrays that do not say it.
         progress: told (phase, done, total).
 
     Raises:
@@ -50,7 +49,7 @@ def open_images(
     if path.is_dir():
         return in_folder(path, str(images), what, progress)
     if path.is_file():
-        return _of_file(path, str(images), what, progress)
+        return _of_file(path, str(images), what, levels, progress)
     return _of_dataset(str(images), what, data_dir)
 
 
@@ -61,22 +60,19 @@ def _of_tensor(images: Tensor, levels: int, what: str) -> ImageSet:
         )
     highest = int(images.max())
     if highest >= levels:
-        raise UserError(f"{what}: expected levels 0 .. {levels - 1}, got {highest}")
+        raise UserError(f"{what}: {too_high(highest, levels)}")
     return Held(images, ImageShape(images.shape[1], images.shape[2], images.shape[3], levels), what, "a tensor")
 
 
-def _of_file(path: Path, name: str, what: str, progress: Progress) -> ImageSet:
-    openers: Mapping[str, Callable[[Path, str, str, Progress], ImageSet]] = {
-        ".zip": in_zip,
-        ".npz": in_npz,
-        ".npy": in_npy,
-    }
-    opener = openers.get(path.suffix.lower())
-    if opener is None:
-        raise UserError(f"{name}: expected a folder of images, or a file {', '.join(openers)}, got {path.suffix!r}")
+def _of_file(path: Path, name: str, what: str, levels: int, progress: Progress) -> ImageSet:
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return in_zip(path, name, what, progress)
+    if suffix not in (".npz", ".npy"):
+        raise UserError(f"{name}: expected a folder of images, or a file .zip, .npz or .npy, got {path.suffix!r}")
     if holds_features(path, name):
         return in_features(path, name, what)
-    return opener(path, name, what, progress)
+    return (in_npz if suffix == ".npz" else in_npy)(path, name, what, levels, progress)
 
 
 def _of_dataset(name: str, what: str, data_dir: Path | None) -> ImageSet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
@@ -13,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from scipy.special import softmax
-from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from baselines.errors import UserError
@@ -26,22 +23,10 @@ from bench.metrics.inception_score import inception_score
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import precision_recall
 from bench.metrics.network import as_rgb
-from tests.kaiming_inception import blobs, save_weights
+from tests.kaiming_inception import Images, blobs, save_weights
+from tests.pickled_code import Bomb, Executed
 
 RGB = ImageShape(3, 64, 64)
-
-
-class Executed(Exception):
-    """What the pickle of `Bomb` raises if it is run."""
-
-
-def explode() -> None:
-    raise Executed
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return explode, ()
 
 
 @pytest.fixture
@@ -147,19 +132,6 @@ def test_weights_of_another_architecture_do_not_fit(weights: Path, tmp_path: Pat
     torch.save(state, tmp_path / "lacking.pth")
     with pytest.raises(UserError, match="do not fit"):
         InceptionExtractor(tmp_path / "lacking.pth").extract(blobs(1, 0), 256)
-
-
-class Images(TorchDataset[Tensor]):
-    """Images as torch-fidelity wants them."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
 
 
 def by_small_eigenvalues(*, real: NDArray[np.float64], generated: NDArray[np.float64]) -> float:

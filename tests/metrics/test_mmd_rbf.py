@@ -123,10 +123,11 @@ def test_the_bandwidth_belongs_to_the_real_images_and_stands_in_the_protocol(
 class Clip:
     """Two features that are far from unit length, as CLIP's are before they are divided by it."""
 
-    name = "clip-vit-b-32"
+    def __init__(self, name: str = "clip-vit-l-14-336px", **identity: str) -> None:
+        self.name, self.about = name, identity or {"weights_sha256": "0"}
 
     def identity(self) -> dict[str, str]:
-        return {}
+        return self.about
 
     def extract(self, images: Tensor, levels: int) -> Features:
         return Features(50 * images.flatten(1)[:, :3].double().numpy() + 1)
@@ -137,11 +138,21 @@ def test_in_clips_features_it_is_cmmd(subject: Callable[..., Subject]) -> None:
     (found,) = GaussianKernel().measure(seen)
     sets = [Clip().extract(held.images, 17).values for held in (seen.reference, seen.generated)]  # type: ignore[union-attr]
     x, y = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in sets)
-    assert found.metric == "cmmd[clip-vit-b-32]"
+    assert found.metric == "cmmd[clip-vit-l-14-336px]"
     assert found.value == pytest.approx(1000 * naive(x, y, sigma=10), rel=1e-6)
     assert (found.protocol["sigma"], found.protocol["scale"]) == (10, 1000)
     assert found.low is not None
     assert found.low < found.value
+
+
+@pytest.mark.parametrize(
+    "other", [Clip("clip"), Clip("clip-mine"), Clip(given="features computed elsewhere")], ids=lambda e: e.name
+)
+def test_another_tower_or_features_computed_elsewhere_are_not_called_cmmd(
+    subject: Callable[..., Subject], other: Clip
+) -> None:
+    (found,) = GaussianKernel().measure(subject(extractor=other))
+    assert found.metric == f"mmd_rbf[{other.name}]"
 
 
 def test_real_images_that_are_all_alike_give_a_reason(subject: Callable[..., Subject]) -> None:

@@ -32,23 +32,11 @@ from bench.metrics.images import Held
 from bench.metrics.network import NetworkExtractor, exact_float32
 from bench.metrics.vgg16 import Vgg16Extractor
 from bench.metrics.weights_file import sha256_of
+from tests.pickled_code import Bomb
 
 RGB = ImageShape(3, 64, 64)
 VIT, RESNET = Tower(64, 2, 32, 16, 8), Tower(8, (1, 2, 1, 1), 64, 16)
 MLP, SWIGLU = Shape(128, 2, 14, 16, 192), Shape(128, 2, 14, 5, 96, swiglu=True)
-
-
-class Executed(Exception):
-    """What the pickle of `Bomb` raises if it is run."""
-
-
-def explode() -> None:
-    raise Executed
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return explode, ()
 
 
 def blobs(n: int, seed: int, height: int = 16, width: int = 16, channels: int = 3) -> Tensor:

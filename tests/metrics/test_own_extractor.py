@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -23,8 +21,8 @@ from bench.metrics.base import Features
 from bench.metrics.extractors import choose_extractor, names, own_extractor
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.own_extractor import open_named
+from tests.command import trilemma_here
 
-ROOT = Path(__file__).parents[2]
 SHAPE = ImageShape(1, 8, 8)
 
 MODULE = """
@@ -110,14 +108,7 @@ def test_a_module_in_a_file_is_an_extractor_of_the_command_line(tmp_path: Path) 
     found = []
     for named in ("my_means.py:EXTRACTOR", "my_means:EXTRACTOR"):
         arguments = ["--samples", "fake.npy", "--reference", "real.npy", "--extractor", named, "--json", "out.json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "bench", "evaluate", *arguments, "--cache", "cache"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = trilemma_here(tmp_path, "evaluate", *arguments, "--cache", "cache")
         assert done.returncode == 0, done.stderr
         told = json.loads((tmp_path / "out.json").read_text())
         assert {"fd[means]", "is[means]", "kid[means]"} <= {m["metric"] for m in told["measured"]}

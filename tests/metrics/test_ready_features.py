@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +21,10 @@ from bench.metrics.inception_score import inception_score
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.ready_features import has_pixels, without_pixels
 from bench.sources.opening import open_images
+from tests.command import trilemma_here
+from tests.pickled_code import Bomb
 
 Array = NDArray[np.float64]
-ROOT = Path(__file__).parents[2]
-
-
-class Executed(Exception):
-    """What the pickle of `Bomb` raises if it is run."""
-
-
-def explode() -> None:
-    raise Executed
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return explode, ()
 
 
 @pytest.fixture
@@ -52,9 +37,7 @@ def score(samples: Path | Any, reference: Path | Any, **options: Any) -> Any:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140", "TRILEMMA_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "bench", "evaluate", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return trilemma_here(folder, "evaluate", *arguments, TRILEMMA_CACHE=str(folder / "cache"))
 
 
 def test_two_files_of_features_are_compared_by_the_command_line(tmp_path: Path, sets: dict[str, Array]) -> None:

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import linalg
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
@@ -28,7 +27,7 @@ from bench.metrics.images import of_samples, of_split
 from bench.metrics.inception import InceptionExtractor
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import all_four, density_coverage, precision_recall
-from tests.kaiming_inception import save_weights
+from tests.kaiming_inception import Images, save_weights
 
 pytestmark = pytest.mark.slow
 
@@ -106,19 +105,6 @@ def test_four_of_one_pass(compare: Compare, pair: dict[str, Array]) -> None:
     }
     found = compare(f"Precision, recall, density, coverage, {at(pair)}", contenders, rounds=3)
     assert found["trilemma"] == found["one pair after the other"]
-
-
-class Images(TorchDataset[Tensor]):
-    """Images as torch-fidelity wants them."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
 
 
 def random_images(n: int, seed: int) -> Tensor:
