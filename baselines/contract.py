@@ -190,6 +190,9 @@ class Trains(ABC):
     def phases(self) -> tuple[Phase, ...]:
         """The update rules of one iteration, in order: a VAE has one, a GAN two, an AAE three."""
 
+    def finish(self, images: Tensor, noise: Noise) -> None:  # noqa: B027 - most models have nothing left to do
+        """Set buffers that follow from the chosen weights, from uint8 validation images (N, C, H, W)."""
+
 
 class Fits(ABC):
     """Learns in closed form or by a library's own fit; what it learns are buffers."""
@@ -229,6 +232,7 @@ class Nats:
     total: Tensor  # (B,)
     parts: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each, summing to total where all are given
     maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, C, H, W), where a per-pixel value exists
+    curves: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T), where each timestep has a value
 
 
 class HasLikelihood(ABC):

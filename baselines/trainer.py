@@ -240,6 +240,7 @@ class Trainer:
         else:
             self._swap()
         self.model.eval()
+        self.trains.finish(self.validation.to(self.device), Noise(derive_seed(self.seed, "finish"), device=self.device))
         for name, tensor in self.model.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
                 raise DivergedError(f"training: {self._where(name)}: {name} is NaN or infinite")

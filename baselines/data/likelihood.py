@@ -176,11 +176,12 @@ def split_nats(
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Nats:
-    """`image_nats` of all images in batches; totals and parts on the CPU, maps left out."""
+    """`image_nats` of all images in batches; totals, parts and curves on the CPU, maps left out."""
     found = []
     size = batch_size or min(max(_BATCH_VALUES // model.shape.dims, 1), _LARGEST_BATCH)
     for x, keyed in batches(images, size, noise):
         found.append(image_nats(model, x.to(noise.device), name, keyed))
         progress(keyed.first - noise.first + len(x))
     parts = {part: torch.cat([nats.parts[part] for nats in found]).cpu() for part in found[0].parts}
-    return Nats(torch.cat([nats.total for nats in found]).cpu(), parts)
+    curves = {curve: torch.cat([nats.curves[curve] for nats in found]).cpu() for curve in found[0].curves}
+    return Nats(torch.cat([nats.total for nats in found]).cpu(), parts, curves=curves)

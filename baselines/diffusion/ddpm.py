@@ -1,44 +1,29 @@
 """DDPM: predicts the noise that was added to an image (Ho et al. 2020, arXiv:2006.11239), trained on L_simple (eq. 14).
 
-DDIM (Song et al. 2020, arXiv:2010.02502) is another sampler of the same weights. The variational bound of eq. 5 is
-summed over all T timesteps, its parts L_T, L_{t-1} and L_0 apart; L_0 is the discretised Gaussian of eq. 13.
-Departure: a batch's timesteps are stratified over 0 .. T - 1, which leaves the loss unbiased and less noisy.
+DDIM (Song et al. 2020, arXiv:2010.02502) and all other samplers draw from the same weights. The network may predict
+x_0, v or the posterior mean instead; the loss is then the mean square error of that. Departure: a batch's timesteps
+are stratified over 0 .. T - 1, which leaves the loss unbiased and less noisy.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.contract import (
-    Batch,
-    Context,
-    Draw,
-    GenerativeModel,
-    Given,
-    HasLikelihood,
-    ImageShape,
-    Losses,
-    Model,
-    Nats,
-    Noise,
-    OptimiserConfig,
-    Phase,
-    Training,
-    Trains,
-)
-from baselines.data.likelihood import discretised_gaussian, from_signed, to_signed
-from baselines.diffusion.process import Process, make_process
-from baselines.diffusion.samplers import SAMPLERS, STEPS
+from baselines.contract import Batch, Context, ImageShape, Losses, Model, Noise, OptimiserConfig, Phase, Training
+from baselines.data.likelihood import to_signed
+from baselines.diffusion.denoiser import Denoiser
+from baselines.diffusion.gaussian_diffusion import GaussianDiffusion, no_network
+from baselines.diffusion.prediction import Prediction, check_prediction, target
+from baselines.diffusion.process import make_process
 from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE, UNet
-from baselines.types import Kind
+
+_CALIBRATION = 100  # validation images by which the analytic variance is estimated
 
 
 @dataclass(frozen=True)
@@ -49,11 +34,14 @@ class Config:
     schedule: Literal["linear", "quadratic", "sigmoid", "cosine"] = "cosine"
     beta_start: float = 1e-4  # of a chain of 1000 steps, where the schedule has one; pixels in [-1, 1]
     beta_end: float = 0.02
+    zero_terminal: bool = False  # the chain ends in pure noise (Lin et al. 2023); with x0 or v
+    prediction: Prediction = "eps"
     widths: tuple[int, ...] = (24, 48)  # channels of each resolution of the U-Net
     blocks: int = 1  # residual blocks at each, on the way down and on the way up
     attention: bool = False
     dropout: float = 0.0
-    bound_variance: Literal["beta", "beta_tilde"] = "beta"  # of the reverse steps in the variational bound
+    bound_variance: Literal["beta", "beta_tilde", "analytic"] = "beta"  # of the reverse steps in the variational bound
+    analytic_variance: bool = False  # estimate it after training: variance "analytic" of samplers and bound
     lr: float = 4e-3
     warmup: float = 0.02  # fraction of the budget
     training: Training = Training(batch_size=32, ema_decay=0.999)
@@ -63,31 +51,40 @@ class Config:
             raise UserError(f"ddpm: expected widths >= 2 and blocks >= 1, got {self.widths} and {self.blocks}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"ddpm: expected a dropout in [0, 1), got {self.dropout}")
+        if self.bound_variance == "analytic" and not self.analytic_variance:
+            raise UserError("ddpm: bound_variance 'analytic' needs analytic_variance = true")
 
 
-class Ddpm(GenerativeModel, Trains, HasLikelihood):
-    """A U-Net that predicts eps from x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps and t; `native` is `ddpm` with T."""
+class Ddpm(GaussianDiffusion):
+    """A U-Net that is shown x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps and t."""
 
-    samplers: ClassVar[tuple[str, ...]] = ("native", *SAMPLERS)
-    averaged: ClassVar[tuple[str, ...]] = ("unet",)
-    network: ClassVar[str | None] = "unet"
-    draw_keys: ClassVar[tuple[str, ...]] = ("steps", "eta", "spacing", "variance", "clip", "options")
-    likelihoods: ClassVar[Mapping[str, Kind]] = {"vlb": "upper_bound"}
+    x0_variance: Tensor  # (T,) mean over pixels of Var[x_0 | x_t] (Bao et al. 2022); 0 where it is not estimated
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
-        super().__init__()
+        super().__init__(config)
         self.shape = shape
-        self.config = config
         self.training_config = config.training
-        self.process = _process(config)
         channels = shape.channels
         self.unet = UNet(channels, channels, config.widths, config.blocks, config.attention, config.dropout)
+        if config.analytic_variance:
+            self.register_buffer("x0_variance", torch.zeros(config.timesteps, dtype=torch.float64))
+        targets = [target(config.prediction, self.process, t) for t in range(config.timesteps)]
+        self._targets = torch.tensor(targets, dtype=torch.float64).T
 
-    def eps(self, x_t: Tensor, t: int) -> Tensor:
-        """The predicted noise (B, C, H, W), all images at timestep t in 0 .. T - 1."""
-        time = torch.full((1,), t * TIME_RANGE / self.config.timesteps, device=x_t.device, dtype=x_t.dtype)
-        out: Tensor = self.unet(x_t, time)
-        return out
+    @classmethod
+    def chain(cls, config: Config) -> Denoiser:
+        """The schedule's process, read as the config's prediction."""
+        process = make_process(
+            config.schedule, config.timesteps, config.beta_start, config.beta_end, config.zero_terminal
+        )
+        check_prediction(config.prediction, process)
+        return Denoiser(no_network, process, config.prediction, x0_variance=() if config.analytic_variance else None)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """What the samplers are shown, with the estimated variances."""
+        estimated = tuple(self.x0_variance.tolist()) if self.config.analytic_variance else None
+        return replace(super().denoiser, x0_variance=estimated)
 
     # Training
 
@@ -97,62 +94,46 @@ class Ddpm(GenerativeModel, Trains, HasLikelihood):
         return (Phase("simple", ("unet",), self.loss, optimiser),)
 
     def loss(self, batch: Batch, context: Context) -> Losses:
-        """Mean square error of the predicted noise at random timesteps, one in each of B equal parts of the chain."""
+        """Mean square error of the prediction at random timesteps, one in each of B equal parts of the chain."""
         x_0 = to_signed(batch.images, self.shape.levels)
-        n, total = len(x_0), self.config.timesteps
-        place = (torch.arange(n, device=x_0.device) + context.uniform(n)) / n
-        t = (place * total).long().clamp(max=total - 1)
+        t = stratified_timesteps(len(x_0), self.process.timesteps, context)
         eps = context.normal(*x_0.shape)
-        signal, noise = (table.float().to(x_0.device)[t].sqrt() for table in (self.process.abar, self.process.noise))
-        x_t = signal.view(-1, 1, 1, 1) * x_0 + noise.view(-1, 1, 1, 1) * eps
-        return Losses(F.mse_loss(self.unet(x_t, t * (TIME_RANGE / total)), eps))
+
+        def weigh(of_x0: Tensor, of_eps: Tensor) -> Tensor:
+            weights = (table.float().to(x_0.device)[t].view(-1, 1, 1, 1) for table in (of_x0, of_eps))
+            return next(weights) * x_0 + next(weights) * eps
+
+        x_t = weigh(self.process.abar.sqrt(), self.process.noise.sqrt())
+        wanted = eps if self.config.prediction == "eps" else weigh(*self._targets)
+        return Losses(F.mse_loss(self.unet(x_t, t * (TIME_RANGE / self.process.timesteps)), wanted))
+
+    @torch.no_grad()
+    def finish(self, images: Tensor, noise: Noise) -> None:
+        """Estimate Var[x_0 | x_t] by the square error of the predicted x_0, one draw an image and timestep."""
+        if not self.config.analytic_variance:
+            return
+        x_0 = to_signed(images[:_CALIBRATION], self.shape.levels)
+        draws = noise.normals("analytic", len(x_0), self.shape.chw, self.process.timesteps)
+        plain = replace(self.denoiser, x0_variance=None)
+        for t in range(self.process.timesteps):
+            guess = plain.x_0(self.process.diffuse(x_0, t, next(draws)), t)
+            self.x0_variance[t] = (guess - x_0).double().square().mean()
 
     # Likelihood
 
-    @torch.no_grad()
-    def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
-        """The variational bound with one draw of x_t for each of the T timesteps; parts L_T, L_{t-1} (summed), L_0."""
-        x_0 = to_signed(x, self.shape.levels)
-        draws = noise.normals("vlb", len(x), self.shape.chw, self.config.timesteps)
-        middle, last = x_0.new_zeros(len(x)), x_0.new_zeros(len(x))
-        for t in range(self.config.timesteps):
-            x_t = self.process.diffuse(x_0, t, next(draws))
-            x_0_hat = self.process.predict_x0(x_t, self.eps(x_t, t), t).clamp_(-1, 1)
-            variance = self.process.variance(t, self.config.bound_variance)
-            if t == 0:
-                log_std = torch.tensor(0.5 * math.log(variance), device=x.device)
-                last = -discretised_gaussian(x, x_0_hat, log_std, self.shape.levels).flatten(1).sum(1)
-            else:
-                middle += self.process.transition_nats(x_0, x_0_hat, t, variance)
-        first = self.process.prior_nats(x_0)
-        return Nats(first + middle + last, {"L_T": first, "L_{t-1}": middle, "L_0": last})
-
-    # Images
-
-    @classmethod
-    def check_draw(cls, config: Config, draw: Draw) -> None:
-        """Whether the sampler can make these steps of this chain."""
-        super().check_draw(config, draw)
-        STEPS[_named(draw).sampler](_process(config), _named(draw))
-
-    @torch.no_grad()
-    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """From x_T ~ N(0, I) by the draw's sampler, over its S of the T timesteps."""
-        self.check_draw(self.config, draw)
-        draw = _named(draw)
-        x_t = noise.normal("x_T", n, self.shape.chw)
-        steps = noise.normals("steps", n, self.shape.chw, draw.steps or self.config.timesteps)
-        x_0 = SAMPLERS[draw.sampler](x_t, self.eps, self.process, draw, steps)
-        return from_signed(x_0, self.shape.levels)
+    def reverse(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """The predicted x_0 and the variance of the config."""
+        kind = self.config.bound_variance
+        variance = self.process.variance(t, "beta" if kind == "beta" else "beta_tilde")
+        if kind == "analytic" and t > 0:
+            variance += self.process.transition(t, t - 1).mean_x0 ** 2 * float(self.x0_variance[t])
+        return self.denoiser.x_0(x_t, t), torch.tensor(variance, device=x_t.device)
 
 
-def _process(config: Config) -> Process:
-    return make_process(config.schedule, config.timesteps, config.beta_start, config.beta_end)
-
-
-def _named(draw: Draw) -> Draw:
-    """`native` is ancestral sampling."""
-    return replace(draw, sampler="ddpm") if draw.sampler == "native" else draw
+def stratified_timesteps(n: int, total: int, context: Context) -> Tensor:
+    """n timesteps of 0 .. total - 1, int64, one in each of n equal parts of the chain."""
+    place = (torch.arange(n, device=context.device) + context.uniform(n)) / n
+    return (place * total).long().clamp(max=total - 1)
 
 
 MODEL = Model("DDPM", "Ho et al. 2020, arXiv:2006.11239", Config, Ddpm)

@@ -79,7 +79,7 @@ def test_the_loss_estimates_the_mean_over_all_timesteps() -> None:
         for t in range(40):
             for _ in range(10):
                 eps = next(noise)
-                every.append((ours.eps(ours.process.diffuse(x_0, t, eps), t) - eps).square().mean())
+                every.append((ours.answer(ours.process.diffuse(x_0, t, eps), t) - eps).square().mean())
     plain = torch.stack(every)
     error = 4 * math.hypot(float(drawn.std()) / 400**0.5, float(plain.std()) / 400**0.5)
     assert error < 0.05 * float(plain.mean()), "the premise: both averages are sharp"
@@ -109,7 +109,7 @@ def test_the_bound_is_its_definition_by_other_libraries(variance: Literal["beta"
     for t in range(12):
         x_t = abar[t].sqrt() * x_0 + (1 - abar[t]).sqrt() * next(draws)
         with torch.no_grad():
-            eps = ours.eps(x_t.float(), t).double()
+            eps = ours.answer(x_t.float(), t).double()
         guess = ((x_t - (1 - abar[t]).sqrt() * eps) / abar[t].sqrt()).clamp(-1, 1)
         if t == 0:
             std = float((beta[0] if variance == "beta" else tilde[0]).sqrt())  # t = 0 has no beta_tilde of its own

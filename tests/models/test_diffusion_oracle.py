@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from baselines.diffusion import gaussian_oracle as oracle
+from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.gaussian_oracle import GaussianData
+from baselines.diffusion.prediction import reading
 from baselines.diffusion.process import Process, Transition, make_process, subsequence
-from baselines.diffusion.samplers import SAMPLERS
+from baselines.diffusion.sampling import SAMPLERS
 from baselines.types import Draw
 
 DATA = GaussianData(
@@ -36,23 +38,23 @@ def nothing() -> Iterator[Tensor]:
 
 
 @functools.cache
-def affine(process: Process, t: int) -> tuple[Tensor, Tensor]:
+def affine(process: Process, t: float) -> tuple[Tensor, Tensor]:
     """The exact denoiser at t as (offset, gain), since half a million calls of it are made below."""
     move = process.transition(t, -1)
     offset = DATA.eps(torch.zeros_like(DATA.mean), move)
     return offset, DATA.eps(torch.ones_like(DATA.mean), move) - offset
 
 
-def run(process: Process, draw: Draw, x: Tensor, noise: Iterator[Tensor]) -> tuple[Tensor, list[int]]:
+def run(process: Process, draw: Draw, x: Tensor, noise: Iterator[Tensor]) -> tuple[Tensor, list[float]]:
     """The real sampler with the exact denoiser; also the timesteps at which it called it."""
-    called: list[int] = []
+    called: list[float] = []
 
-    def eps(x_t: Tensor, t: int) -> Tensor:
+    def eps(x_t: Tensor, t: float) -> Tensor:
         called.append(t)
         offset, gain = affine(process, t)
         return torch.addcmul(offset, x_t, gain)
 
-    return SAMPLERS[draw.sampler](x, eps, process, draw, noise), called
+    return SAMPLERS[draw.sampler].run(x, Denoiser(eps, process), draw, noise), called
 
 
 def drawn_moments(process: Process, draw: Draw) -> tuple[Tensor, Tensor]:
@@ -113,20 +115,22 @@ def test_one_step_of_eta_one_is_the_ddpm_posterior() -> None:
     abar = (1 - beta).cumprod(0)
     for t in (1, 2, 10, 500, 999):
         chain = Process(beta[: t + 1])
-        seen: list[int] = []
+        seen: list[float] = []
 
-        def eps_fn(x_t: Tensor, at: int, seen: list[int] = seen) -> Tensor:
+        def eps_fn(x_t: Tensor, at: float, seen: list[float] = seen) -> Tensor:
             seen.append(at)
             return eps if len(seen) == 1 else torch.full_like(x_t, torch.nan)
 
         stopped: list[Tensor] = []
 
-        def only_once(x_t: Tensor, at: int, seen: list[int] = seen, stopped: list[Tensor] = stopped) -> Tensor:
+        def only_once(x_t: Tensor, at: float, seen: list[float] = seen, stopped: list[Tensor] = stopped) -> Tensor:
             if seen:
                 stopped.append(x_t.clone())
             return eps_fn(x_t, at, seen)
 
-        SAMPLERS["ddim"](x, only_once, chain, Draw("ddim", t + 1, 1.0, clip=False), iter([noise] * (t + 1)))
+        SAMPLERS["ddim"].run(
+            x, Denoiser(only_once, chain), Draw("ddim", t + 1, 1.0, clip=False), iter([noise] * (t + 1))
+        )
         mean = (x - beta[t] / (1 - abar[t]).sqrt() * eps) / (1 - beta[t]).sqrt()
         std = (beta[t] * (1 - abar[t - 1]) / (1 - abar[t])).sqrt()
         torch.testing.assert_close(stopped[0], mean + std * noise, rtol=1e-9, atol=1e-10)
@@ -160,9 +164,9 @@ def test_ddim_keeps_the_marginals_of_the_forward_process(eta: float) -> None:
         assert of_e**2 + sigma2 == pytest.approx(move.noise_s, rel=1e-12)
         from baselines.diffusion.samplers import linear_step
 
-        step = linear_step(move, sigma2, math.sqrt(sigma2))
+        step = linear_step(move, reading("eps", LINEAR, t), sigma2, math.sqrt(sigma2))
         assert step.from_x * math.sqrt(move.abar_t) == pytest.approx(math.sqrt(move.abar_s), rel=1e-10)
-        total = (step.from_x * math.sqrt(move.noise_t) + step.from_eps) ** 2 + step.sigma**2
+        total = (step.from_x * math.sqrt(move.noise_t) + step.from_out) ** 2 + step.sigma**2
         assert total == pytest.approx(move.noise_s, rel=1e-8)
 
 

@@ -165,4 +165,4 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
     with pytest.raises(ValueError, match="float64"):
         Process(torch.tensor([0.1]))
     with pytest.raises(ValueError, match="in \\(0, 1\\)"):
-        Process(torch.tensor([0.1, 1.0], dtype=torch.float64))
+        Process(torch.tensor([1.0, 0.1], dtype=torch.float64))

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.process import Process, make_process, subsequence
-from baselines.diffusion.samplers import SAMPLERS, ddim, ddpm
+from baselines.diffusion.samplers import ddim, ddpm
+from baselines.diffusion.sampling import SAMPLERS
 from baselines.errors import UserError
 from baselines.noise import Noise
 from baselines.types import Draw
@@ -27,7 +29,7 @@ EVERY_KIND = [
 ]
 
 
-def eps_fn(x: Tensor, t: int) -> Tensor:
+def eps_fn(x: Tensor, t: float) -> Tensor:
     """A nonlinear stand-in for a network, image by image."""
     return torch.sin(3 * x + 0.1 * t) + 0.2 * x.roll(1, -1)
 
@@ -41,7 +43,7 @@ def stream(n: int = 4, first: int = 0) -> Iterator[Tensor]:
 
 
 def run(draw: Draw, process: Process = PROCESS) -> Tensor:
-    return SAMPLERS[draw.sampler](start(), eps_fn, process, draw, stream())
+    return SAMPLERS[draw.sampler].run(start(), Denoiser(eps_fn, process), draw, stream())
 
 
 def plain_ancestral(draw: Draw, larger: bool) -> Tensor:
@@ -111,13 +113,13 @@ def test_ddpm_is_a_corner_of_ddim_on_the_same_noise(steps: int, clip: bool) -> N
 
 @pytest.mark.parametrize("draw", EVERY_KIND, ids=Draw.label)
 def test_the_network_is_called_once_per_chosen_timestep_last_first(draw: Draw) -> None:
-    called: list[int] = []
+    called: list[float] = []
 
-    def watched(x: Tensor, t: int) -> Tensor:
+    def watched(x: Tensor, t: float) -> Tensor:
         called.append(t)
         return eps_fn(x, t)
 
-    SAMPLERS[draw.sampler](start(), watched, PROCESS, draw, stream())
+    SAMPLERS[draw.sampler].run(start(), Denoiser(watched, PROCESS), draw, stream())
     assert called == subsequence(25, 100, draw.spacing)[::-1]  # type: ignore[arg-type]
 
 
@@ -131,16 +133,16 @@ def test_noise_is_drawn_only_where_it_is_used(draw: Draw) -> None:
             drawn += 1
             yield noise
 
-    SAMPLERS[draw.sampler](start(), eps_fn, PROCESS, draw, counted())
+    SAMPLERS[draw.sampler].run(start(), Denoiser(eps_fn, PROCESS), draw, counted())
     silent = draw.sampler == "ddim" and draw.eta == 0 and draw.variance is None
     assert drawn == (0 if silent else 24), "none in the last step, none at all for a deterministic sampler"
 
 
 @pytest.mark.parametrize("draw", EVERY_KIND, ids=Draw.label)
 def test_image_i_is_the_same_in_any_batch(draw: Draw) -> None:
-    whole, sampler = run(draw), SAMPLERS[draw.sampler]
+    whole, sampler = run(draw), SAMPLERS[draw.sampler].run
     for i in range(4):
-        alone = sampler(start()[i : i + 1], eps_fn, PROCESS, draw, stream(1, first=i))
+        alone = sampler(start()[i : i + 1], Denoiser(eps_fn, PROCESS), draw, stream(1, first=i))
         torch.testing.assert_close(alone, whole[i : i + 1], rtol=1e-12, atol=1e-12)
 
 
@@ -148,32 +150,36 @@ def test_image_i_is_the_same_in_any_batch(draw: Draw) -> None:
 def test_neither_x_t_nor_the_prediction_is_written_to(draw: Draw) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def same_tensor(x: Tensor, t: int) -> Tensor:
+    def same_tensor(x: Tensor, t: float) -> Tensor:
         seen.append((x, x.clone()))
         return x
 
-    SAMPLERS[draw.sampler](start(), same_tensor, PROCESS, draw, stream())
+    SAMPLERS[draw.sampler].run(start(), Denoiser(same_tensor, PROCESS), draw, stream())
     assert all(torch.equal(now, then) for now, then in seen)
 
 
 @pytest.mark.parametrize("draw", [draw for draw in EVERY_KIND if draw.clip], ids=Draw.label)
 def test_clipped_samples_end_in_the_pixel_range(draw: Draw) -> None:
-    free = SAMPLERS[draw.sampler](
-        start(), eps_fn, PROCESS, Draw(draw.sampler, 25, draw.eta, draw.spacing, draw.variance, clip=False), stream()
+    free = SAMPLERS[draw.sampler].run(
+        start(),
+        Denoiser(eps_fn, PROCESS),
+        Draw(draw.sampler, 25, draw.eta, draw.spacing, draw.variance, clip=False),
+        stream(),
     )
     assert float(free.abs().max()) > 1, "the premise: without clipping they do not"
     assert float(run(draw).abs().max()) <= 1 + 1e-12
 
 
 def test_clipping_that_never_binds_changes_nothing() -> None:
-    def point(x: Tensor, t: int) -> Tensor:
+    def point(x: Tensor, t: float) -> Tensor:
         """The exact denoiser of one image of value 0.3."""
         move = PROCESS.transition(t, -1)
         return (x - math.sqrt(move.abar_t) * 0.3) / math.sqrt(move.noise_t)
 
     for eta in (0.0, 0.5, 1.0):
         free, clipped = (
-            ddim(start(), point, PROCESS, Draw("ddim", 20, eta, clip=clip), stream()) for clip in (False, True)
+            ddim(start(), Denoiser(point, PROCESS), Draw("ddim", 20, eta, clip=clip), stream())
+            for clip in (False, True)
         )
         torch.testing.assert_close(free, clipped, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(clipped, torch.full_like(clipped, 0.3), rtol=1e-9, atol=1e-9)
@@ -182,7 +188,7 @@ def test_clipping_that_never_binds_changes_nothing() -> None:
 def test_what_a_sampler_does_not_have_is_refused() -> None:
     refused = [
         (ddpm, Draw("ddpm", 10, eta=0.5), r"'ddpm' has no eta, got 0\.5"),
-        (ddpm, Draw("ddpm", 10, variance="sigma_hat"), r"variance: 'ddpm' has beta, beta_tilde, got 'sigma_hat'"),
+        (ddpm, Draw("ddpm", 10, variance="sigma_hat"), r"variance: 'ddpm' has beta, beta_tilde here, got 'sigma_hat'"),
         (ddim, Draw("ddim", 10, eta=1.5), r"eta: expected 0 to 1, got 1\.5"),
         (ddim, Draw("ddim", 10, variance="beta"), r"variance: 'ddim' has sigma_hat .* got 'beta'"),
         (ddim, Draw("ddim", 10, eta=0.5, variance="sigma_hat"), r"sigma_hat takes the mean of eta=1, got eta=0\.5"),
@@ -191,4 +197,4 @@ def test_what_a_sampler_does_not_have_is_refused() -> None:
     ]
     for sampler, draw, message in refused:
         with pytest.raises(UserError, match=message):
-            sampler(start(), eps_fn, PROCESS, draw, stream())
+            sampler(start(), Denoiser(eps_fn, PROCESS), draw, stream())
