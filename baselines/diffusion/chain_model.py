@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +12,25 @@ from torch import Tensor
 from baselines.contract import Draw, GenerativeModel, Given, Noise
 from baselines.data.likelihood import from_signed
 from baselines.diffusion.denoiser import Denoiser
-from baselines.diffusion.process import Process
+from baselines.diffusion.process import Process, make_process
 from baselines.diffusion.samplers import Sampler
 from baselines.diffusion.sampling import SAMPLERS
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """The noising chain of a model that is not trained; Ho et al. 2020 by default."""
+
+    timesteps: int = 1000  # T
+    schedule: Literal["linear", "quadratic", "sigmoid", "cosine"] = "linear"
+    beta_start: float = 1e-4  # of a chain of 1000 steps, where the schedule has one; pixels in [-1, 1]
+    beta_end: float = 0.02
+    zero_terminal: bool = False  # the chain ends in pure noise (Lin et al. 2023)
+
+    @property
+    def process(self) -> Process:
+        """The chain."""
+        return make_process(self.schedule, self.timesteps, self.beta_start, self.beta_end, self.zero_terminal)
 
 
 class ChainModel(GenerativeModel):

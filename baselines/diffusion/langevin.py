@@ -75,12 +75,8 @@ def _x_0(x: Tensor, denoiser: Denoiser, t: float, clip: bool) -> Tensor:
 
 def _norm(x: Tensor) -> Tensor:
     """Each image's Euclidean norm, (B, 1, ...)."""
-    norms = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
     return norms.view(-1, *[1] * (x.ndim - 1))
-
-
-def _noises(process: Process, draw: Draw) -> int:
-    return _calls(process, draw)
 
 
 def _calls(process: Process, draw: Draw) -> int:
@@ -92,6 +88,7 @@ LANGEVIN = Sampler(
     "Song et al. 2021, arXiv:2011.13456, algorithms 3 and 5",
     langevin,
     check,
-    _noises,
     _calls,
+    _calls,
+    linear=False,
 )

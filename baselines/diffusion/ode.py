@@ -1,7 +1,7 @@
 """The probability-flow ODE (Song et al. 2021, arXiv:2011.13456, eq. 13) by the Runge-Kutta method of fourth order.
 
 Of x = x_t / sqrt(abar_t) and the log of its noise level the ODE is dx / dlog sigma = x - x_0(x), with no stiff part.
-The steps are fixed: an adaptive solver would choose them by all images of a batch, and image i would hang on the others.
+The steps are fixed: an adaptive solver chooses them by all images of a batch, and image i would hang on the others.
 """
 
 from __future__ import annotations
