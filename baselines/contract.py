@@ -25,10 +25,12 @@ __all__ = [
     "GenerativeModel",
     "Given",
     "HasDensity",
+    "HasExactMoments",
     "HasLikelihood",
     "ImageShape",
     "Losses",
     "Model",
+    "Moments",
     "Nats",
     "Noise",
     "OptimiserConfig",
@@ -251,6 +253,28 @@ class HasDensity(ABC):
     @abstractmethod
     def log_density(self, y: Tensor) -> Tensor:
         """log p(y) in nats, (B,), of y (B, C, H, W) in (0, 1), with respect to Lebesgue measure on y."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of what a model draws, and of what it should draw, along axes on which both are uncorrelated; (D,) float64."""
+
+    mean: Tensor
+    variance: Tensor
+    data_mean: Tensor
+    data_variance: Tensor
+
+
+class HasExactMoments(ABC):
+    """Knows mean and covariance of its samples without drawing any, before they are rounded and clamped to levels."""
+
+    @abstractmethod
+    def exact_moments(self, draw: Draw) -> Moments:
+        """Of what this draw makes, pixels in [-1, 1].
+
+        Raises:
+            UserError: if they are not known of this draw, saying why.
+        """
 
 
 class Reconstructs(ABC):

@@ -44,7 +44,7 @@ class Draw:
     sampler: str = "native"
     steps: int | None = None  # S, requested reverse steps; None: the model's own number
     eta: float = 0.0  # DDIM's stochasticity: 0 deterministic, 1 the DDPM posterior
-    spacing: str = "uniform"  # which S of the T timesteps: uniform | trailing | quadratic
+    spacing: str = "uniform"  # which S of the T timesteps: uniform | trailing | quadratic; of dpmpp_2m log_snr too
     variance: str | None = None  # the sampler's noise variance where it has a choice
     clip: bool = True  # clamp the predicted x_0 to the pixel range
     options: Mapping[str, Scalar] = field(default_factory=dict)

@@ -197,6 +197,7 @@ class _Cell:
             seed=self.job.cell.seed,
             dataset=self.dataset,
             model=self.model,
+            draw=self.job.cell.draw,
             generated=None if samples is None else of_samples(samples, self.dataset),
             reference=of_split(self.dataset),
             train=of_split(self.dataset, "train"),

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from baselines.contract import Batch, Context, ImageShape, Losses, Model, Noise, OptimiserConfig, Phase, Training
 from baselines.data.likelihood import to_signed
+from baselines.diffusion.chain_model import no_network
 from baselines.diffusion.denoiser import Denoiser
-from baselines.diffusion.gaussian_diffusion import GaussianDiffusion, no_network
+from baselines.diffusion.gaussian_diffusion import GaussianDiffusion
 from baselines.diffusion.prediction import Prediction, check_prediction, target
 from baselines.diffusion.process import make_process
 from baselines.errors import UserError

@@ -33,7 +33,8 @@ class Sampler:
     """An algorithm and what it may be asked.
 
     check raises a UserError for a draw that it cannot do of this denoiser's chain, without calling the network.
-    noises tells how many times at most it asks for noise; evaluations how often it calls the network.
+    noises tells how many times at most it asks for noise; evaluations how often it calls the network. linear: with a
+    linear network and without clipping, x_0 is linear in x_T and in the noise.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Sampler:
     check: Callable[[Denoiser, Draw], None]
     noises: Callable[[Process, Draw], int]
     evaluations: Callable[[Process, Draw], int]
+    linear: bool = True
 
 
 class Step(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from baselines.contract import GenerativeModel
 from baselines.data.dataset import Dataset
-from baselines.types import Progress
+from baselines.types import Draw, Progress
 from bench.metrics.images import ImageSet
 from bench.record import Measurement, Scope
 
@@ -68,6 +68,7 @@ class Subject:
     seed: int
     dataset: Dataset | None = None  # of the model's likelihood
     model: GenerativeModel | None = None
+    draw: Draw | None = None  # how the generated images were drawn
     generated: ImageSet | None = None
     reference: ImageSet | None = None  # held-out real images
     train: ImageSet | None = None  # the real images that the generator learned from, where they are known

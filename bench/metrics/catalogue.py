@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench import keys
 from bench.metrics.base import Metric
+from bench.metrics.exact import ExactFrechet
 from bench.metrics.frechet import Frechet
 from bench.metrics.frechet_infinity import FrechetInfinity
 from bench.metrics.inception_score import InceptionScore
@@ -30,6 +31,7 @@ _ALL = (
     ModeDivergence(),
     Memorisation(),
     Sharpness(),
+    ExactFrechet(),
 )
 METRICS: tuple[Metric, ...] = _ALL
 
