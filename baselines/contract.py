@@ -235,12 +235,16 @@ class Nats:
     parts: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each, summing to total where all are given
     maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, C, H, W), where a per-pixel value exists
     curves: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T), where each timestep has a value
+    standard_errors: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) of an estimated total, by cause
+    changes: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) what a coarser calculation adds to the total
 
 
 class HasLikelihood(ABC):
     """Has a number for -log P(x) of discrete images."""
 
-    likelihoods: ClassVar[Mapping[str, Kind]]  # e.g. {"vlb": "upper_bound", "pf_ode": "estimate"}
+    likelihoods: ClassVar[Mapping[str, Kind]]  # e.g. {"vlb": "upper_bound"}
+    likelihoods_on_request: ClassVar[Mapping[str, Kind]] = {}
+    """Those that cost too much to be taken unasked, e.g. {"pf_ode": "estimate"}."""
 
     @abstractmethod
     def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:

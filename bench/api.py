@@ -17,7 +17,7 @@ from bench import matrix as matrices
 from bench import provenance, store
 from bench.device import usable_device
 from bench.job import Job, Setup
-from bench.plan import available, forget_opened, plan, stale_jobs, what_is_left
+from bench.plan import available, check_likelihoods, forget_opened, plan, stale_jobs, what_is_left
 from bench.runner import Summary, run_matrix
 
 DEFAULT_MATRIX = "quick"
@@ -195,6 +195,7 @@ def _prepare(options: Options) -> _Prepared:
         extractor=options.extractor or measure.extractor,
         samples=measure.samples,
         likelihood_images=measure.likelihood_images,
+        likelihoods=tuple(dict.fromkeys(measure.likelihoods)),
         batch=measure.batch,
         threads=measure.threads,
         latency_s=measure.latency_s,
@@ -203,6 +204,7 @@ def _prepare(options: Options) -> _Prepared:
         time_limit_s=content.time_limit_s,
     )
     everything, missing = matrices.expand(content), dict[str, str]()
+    check_likelihoods([*everything, *selected], setup.likelihoods)
     if not options.datasets:  # a data set that is asked for by name has to be there
         selected, missing = available(selected, setup)
         everything = [item for item in everything if item.dataset not in missing]

@@ -20,6 +20,7 @@ class Setup:
     extractor: str | None = None  # None: the data set's own
     samples: int | None = None
     likelihood_images: int | None = None
+    likelihoods: tuple[str, ...] = ()  # asked for beside those that are always taken
     batch: int = 500
     threads: int = 1
     latency_s: float = 1.0

@@ -40,6 +40,7 @@ class Measure(_Strict):
     timed_seeds: int | None = Field(default=None, ge=1)  # speed with the first so many seeds alone; None: with all
     latency_s: float = Field(default=1.0, gt=0)  # time given to the batch-1 latency of a draw
     likelihood_images: int | None = Field(default=None, ge=1)  # so many of the test split's; None: all
+    likelihoods: list[str] = []  # beside those taken unasked: "pf_ode" of diffusion models
     extractor: str | None = None  # None: the data set's own
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from baselines import checkpoint, registry
-from baselines.config import build_config, config_values
-from baselines.contract import Fits, GenerativeModel
+from baselines.config import build_config, config_values, nearest
+from baselines.contract import Fits, GenerativeModel, HasLikelihood
 from baselines.data import catalogue as data_catalogue
 from baselines.data.dataset import Dataset
 from baselines.errors import MissingDataError, UserError
@@ -124,7 +124,10 @@ def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
     measure: dict[str, float] = {"batch": setup.batch}
     if timed:
         measure |= {"threads": setup.threads, "latency_s": setup.latency_s}
-    bound = {"likelihood_images": setup.likelihood_images} if setup.likelihood_images else {}
+    bound: dict[str, Any] = {"likelihood_images": setup.likelihood_images} if setup.likelihood_images else {}
+    asked = sorted(_on_request(entry) & set(setup.likelihoods))
+    if asked:
+        bound["likelihoods"] = asked
     train = Job(cell, keys.cell_key(train_key, None, bound), train_key, samples, setup, families["train"])
     draws = tuple(
         Job(
@@ -148,6 +151,25 @@ def _budget(entry: registry.Entry, wanted: Wanted, dataset: Dataset) -> Budget:
     if isinstance(entry.model.build, type) and issubclass(entry.model.build, Fits):
         return Budget(images=len(dataset.development if entry.model.build.fits_development else dataset.train))
     return wanted.budget
+
+
+def check_likelihoods(wanted: Sequence[Wanted], asked: Sequence[str]) -> None:
+    """Refuse a likelihood that none of these models has on request.
+
+    Raises:
+        UserError: naming it, and those that there are.
+    """
+    if not asked:
+        return
+    had = set[str]().union(*(_on_request(registry.load(name)) for name in {item.model for item in wanted}))
+    for name in asked:
+        if name not in had:
+            raise UserError(f"measure.likelihoods: no model here has {name!r} on request{nearest(name, had)}")
+
+
+def _on_request(entry: registry.Entry) -> set[str]:
+    kind = entry.model.build
+    return set(kind.likelihoods_on_request) if isinstance(kind, type) and issubclass(kind, HasLikelihood) else set()
 
 
 def _checked(draw: Draw, config: Any, entry: registry.Entry) -> bool:

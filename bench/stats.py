@@ -44,6 +44,16 @@ def mean_over_images(values: ArrayLike) -> Estimate:
     return Estimate(float(x.mean()), *normal_interval(float(x.mean()), _standard_error(x)), n=len(x))
 
 
+def error_of_mean(standard_errors: ArrayLike) -> float:
+    """Standard error of a mean of independent values, each with a standard error of its own.
+
+    Raises:
+        ValueError: if there are no values, or one is not finite.
+    """
+    x = _finite(standard_errors)
+    return float(np.sqrt((x**2).sum())) / len(x)
+
+
 def mean_over_seeds(values: ArrayLike) -> Estimate:
     """The mean of a few independent runs with Student's t interval; one run has no interval.
 

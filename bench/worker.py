@@ -94,11 +94,13 @@ class _Cell:
         subject = self._subject(None)
         found = merge([_training(self.model, state, self.job), parameters(self.model)])
         measured, skipped = measure_families("train", subject)
-        curve = save_json(self.job.setup.results, "curve", {"rows": state["curve"]}) if state["curve"] else None
+        curve = {"rows": state["curve"]} if state["curve"] else {}
+        contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves}
+        artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
         return self._record(
             (*found.measurements, *measured),
             {**found.skipped, **skipped},
-            (curve,) if curve else (),
+            tuple(artifacts),
             {name: state[name] for name in ("images", "seconds", "cpu_seconds", "resumed", "best_images")},
         )
 
@@ -207,6 +209,7 @@ class _Cell:
             extractor_reason=reason,
             device=setup.device,
             likelihood_images=setup.likelihood_images,
+            likelihoods=setup.likelihoods,
             progress=self.progress,
             protocol={"subject": _state_of(self.model, self.job)},
         )

@@ -9,7 +9,7 @@ log P(x) >= E[log 1/k sum_i p(y_i)] - D log(levels).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -61,6 +61,12 @@ def dequantise(x: Tensor, levels: int, u: Tensor) -> Tensor:
 def quantise(y: Tensor, levels: int) -> Tensor:
     """The inverse of `dequantise`: y in [0, 1) to the uint8 level whose bin holds it, clamped outside."""
     return (y * levels).floor().clamp(0, levels - 1).to(torch.uint8)
+
+
+def unit_to_signed(y: Tensor, levels: int) -> tuple[Tensor, float]:
+    """y of `dequantise` on the scale of `to_signed`, each bin centred on its level; log|dz/dy| of one pixel."""
+    scale = 2 * levels / (levels - 1)
+    return y * scale - levels / (levels - 1), math.log(scale)
 
 
 def logit(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -115,11 +121,13 @@ def discretised_gaussian(x: Tensor, mean: Tensor, log_std: Tensor, levels: int) 
     return torch.where(x == 0, edge_low, torch.where(x == levels - 1, edge_high, middle))
 
 
-def kinds(model: GenerativeModel) -> Mapping[str, Kind]:
-    """The likelihoods that this model has, by name; empty where it has none."""
-    if isinstance(model, HasLikelihood):
-        return model.likelihoods
-    return _DENSITY_LIKELIHOODS if isinstance(model, HasDensity) else {}
+def kinds(model: GenerativeModel | type[GenerativeModel], asked: Collection[str] = ()) -> Mapping[str, Kind]:
+    """The likelihoods that this model has, by name; those that it has on request where they are `asked` for."""
+    kind = model if isinstance(model, type) else type(model)
+    if issubclass(kind, HasLikelihood):
+        more = {name: what for name, what in kind.likelihoods_on_request.items() if name in asked}
+        return {**kind.likelihoods, **more}
+    return _DENSITY_LIKELIHOODS if issubclass(kind, HasDensity) else {}
 
 
 def image_nats(model: GenerativeModel, x: Tensor, name: str, noise: Noise) -> Nats:
@@ -129,7 +137,7 @@ def image_nats(model: GenerativeModel, x: Tensor, name: str, noise: Noise) -> Na
         UserError: if the model has no likelihood of this name.
         DivergedError: if any value is NaN or infinite; nothing is dropped from a mean.
     """
-    if name not in kinds(model):
+    if name not in kinds(model, (name,)):
         raise UserError(f"{type(model).__name__}: no likelihood {name!r}; it has {', '.join(kinds(model)) or 'none'}")
     if isinstance(model, HasLikelihood):
         nats = model.nats(x, name, noise)
@@ -144,12 +152,20 @@ def image_nats(model: GenerativeModel, x: Tensor, name: str, noise: Noise) -> Na
 
 def _dequantised(model: HasDensity, x: Tensor, name: str, noise: Noise, shape: ImageShape) -> Nats:
     samples = IMPORTANCE_SAMPLES if name != "dequantised" else 1
-    log_p = []
-    for k in range(samples):
-        u = noise.fork(k).uniform("dequantise", len(x), shape.chw)
-        log_p.append(model.log_density(dequantise(x, shape.levels, u)))
+    log_p = [_log_density_of_a_draw(model.log_density, x, shape, noise.fork(k)) for k in range(samples)]
     bound = torch.logsumexp(torch.stack(log_p), 0) - math.log(samples)
     return Nats(shape.dims * math.log(shape.levels) - bound)
+
+
+def dequantised_nats(log_density: Callable[[Tensor], Tensor], x: Tensor, shape: ImageShape, noise: Noise) -> Tensor:
+    """D log(levels) - log p(y) of one draw of y: (B,), or (B, K) where `log_density` gives K estimates of log p(y)."""
+    return shape.dims * math.log(shape.levels) - _log_density_of_a_draw(log_density, x, shape, noise)
+
+
+def _log_density_of_a_draw(
+    log_density: Callable[[Tensor], Tensor], x: Tensor, shape: ImageShape, noise: Noise
+) -> Tensor:
+    return log_density(dequantise(x, shape.levels, noise.uniform("dequantise", len(x), shape.chw)))
 
 
 def batches(images: Tensor, size: int, noise: Noise) -> Iterator[tuple[Tensor, Noise]]:
@@ -176,12 +192,21 @@ def split_nats(
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Nats:
-    """`image_nats` of all images in batches; totals, parts and curves on the CPU, maps left out."""
+    """`image_nats` of all images in batches, on the CPU; maps are left out."""
     found = []
     size = batch_size or min(max(_BATCH_VALUES // model.shape.dims, 1), _LARGEST_BATCH)
     for x, keyed in batches(images, size, noise):
         found.append(image_nats(model, x.to(noise.device), name, keyed))
         progress(keyed.first - noise.first + len(x))
-    parts = {part: torch.cat([nats.parts[part] for nats in found]).cpu() for part in found[0].parts}
-    curves = {curve: torch.cat([nats.curves[curve] for nats in found]).cpu() for curve in found[0].curves}
-    return Nats(torch.cat([nats.total for nats in found]).cpu(), parts, curves=curves)
+
+    def joined(field: str) -> dict[str, Tensor]:
+        parts: list[Mapping[str, Tensor]] = [getattr(nats, field) for nats in found]
+        return {part: torch.cat([values[part] for values in parts]).cpu() for part in parts[0]}
+
+    return Nats(
+        torch.cat([nats.total for nats in found]).cpu(),
+        joined("parts"),
+        curves=joined("curves"),
+        standard_errors=joined("standard_errors"),
+        changes=joined("changes"),
+    )

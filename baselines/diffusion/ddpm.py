@@ -7,24 +7,21 @@ are stratified over 0 .. T - 1, which leaves the loss unbiased and less noisy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.contract import Batch, Context, ImageShape, Losses, Model, Noise, OptimiserConfig, Phase, Training
+from baselines.contract import Batch, Context, ImageShape, Losses, Model, OptimiserConfig, Phase, Training
 from baselines.data.likelihood import to_signed
-from baselines.diffusion.chain_model import no_network
 from baselines.diffusion.denoiser import Denoiser
-from baselines.diffusion.gaussian_diffusion import GaussianDiffusion
-from baselines.diffusion.prediction import Prediction, check_prediction, target
+from baselines.diffusion.prediction import Prediction, target
 from baselines.diffusion.process import make_process
-from baselines.errors import UserError
+from baselines.diffusion.reverse_variance import ReverseVariance, check_variance, denoiser_of
+from baselines.diffusion.timesteps import stratified_timesteps
 from baselines.nets.unet import TIME_RANGE, UNet
-
-_CALIBRATION = 100  # validation images by which the analytic variance is estimated
 
 
 @dataclass(frozen=True)
@@ -48,18 +45,11 @@ class Config:
     training: Training = Training(batch_size=32, ema_decay=0.999)
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 2 or self.blocks < 1:
-            raise UserError(f"ddpm: expected widths >= 2 and blocks >= 1, got {self.widths} and {self.blocks}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"ddpm: expected a dropout in [0, 1), got {self.dropout}")
-        if self.bound_variance == "analytic" and not self.analytic_variance:
-            raise UserError("ddpm: bound_variance 'analytic' needs analytic_variance = true")
+        check_variance("ddpm", self)
 
 
-class Ddpm(GaussianDiffusion):
+class Ddpm(ReverseVariance):
     """A U-Net that is shown x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps and t."""
-
-    x0_variance: Tensor  # (T,) mean over pixels of Var[x_0 | x_t] (Bao et al. 2022); 0 where it is not estimated
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__(config)
@@ -67,8 +57,6 @@ class Ddpm(GaussianDiffusion):
         self.training_config = config.training
         channels = shape.channels
         self.unet = UNet(channels, channels, config.widths, config.blocks, config.attention, config.dropout)
-        if config.analytic_variance:
-            self.register_buffer("x0_variance", torch.zeros(config.timesteps, dtype=torch.float64))
         targets = [target(config.prediction, self.process, t) for t in range(config.timesteps)]
         self._targets = torch.tensor(targets, dtype=torch.float64).T
 
@@ -78,14 +66,7 @@ class Ddpm(GaussianDiffusion):
         process = make_process(
             config.schedule, config.timesteps, config.beta_start, config.beta_end, config.zero_terminal
         )
-        check_prediction(config.prediction, process)
-        return Denoiser(no_network, process, config.prediction, x0_variance=() if config.analytic_variance else None)
-
-    @property
-    def denoiser(self) -> Denoiser:
-        """What the samplers are shown, with the estimated variances."""
-        estimated = tuple(self.x0_variance.tolist()) if self.config.analytic_variance else None
-        return replace(super().denoiser, x0_variance=estimated)
+        return denoiser_of(process, config.prediction, config)
 
     # Training
 
@@ -107,34 +88,6 @@ class Ddpm(GaussianDiffusion):
         x_t = weigh(self.process.abar.sqrt(), self.process.noise.sqrt())
         wanted = eps if self.config.prediction == "eps" else weigh(*self._targets)
         return Losses(F.mse_loss(self.unet(x_t, t * (TIME_RANGE / self.process.timesteps)), wanted))
-
-    @torch.no_grad()
-    def finish(self, images: Tensor, noise: Noise) -> None:
-        """Estimate Var[x_0 | x_t] by the square error of the predicted x_0, one draw an image and timestep."""
-        if not self.config.analytic_variance:
-            return
-        x_0 = to_signed(images[:_CALIBRATION], self.shape.levels)
-        draws = noise.normals("analytic", len(x_0), self.shape.chw, self.process.timesteps)
-        plain = replace(self.denoiser, x0_variance=None)
-        for t in range(self.process.timesteps):
-            guess = plain.x_0(self.process.diffuse(x_0, t, next(draws)), t)
-            self.x0_variance[t] = (guess - x_0).double().square().mean()
-
-    # Likelihood
-
-    def reverse(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """The predicted x_0 and the variance of the config."""
-        kind = self.config.bound_variance
-        variance = self.process.variance(t, "beta" if kind == "beta" else "beta_tilde")
-        if kind == "analytic" and t > 0:
-            variance += self.process.transition(t, t - 1).mean_x0 ** 2 * float(self.x0_variance[t])
-        return self.denoiser.x_0(x_t, t), torch.tensor(variance, device=x_t.device)
-
-
-def stratified_timesteps(n: int, total: int, context: Context) -> Tensor:
-    """n timesteps of 0 .. total - 1, int64, one in each of n equal parts of the chain."""
-    place = (torch.arange(n, device=context.device) + context.uniform(n)) / n
-    return (place * total).long().clamp(max=total - 1)
 
 
 MODEL = Model("DDPM", "Ho et al. 2020, arXiv:2006.11239", Config, Ddpm)

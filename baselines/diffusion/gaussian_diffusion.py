@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from baselines.contract import HasLikelihood, Nats, Noise, Trains
-from baselines.data.likelihood import discretised_gaussian, to_signed
+from baselines.data.likelihood import dequantised_nats, discretised_gaussian, to_signed, unit_to_signed
 from baselines.diffusion.chain_model import ChainModel
+from baselines.diffusion.pf_ode import PF_ODE_PROBES, PF_ODE_STEPS, log_density, random_signs
 from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
@@ -26,6 +27,7 @@ class GaussianDiffusion(ChainModel, Trains, HasLikelihood):
     averaged: ClassVar[tuple[str, ...]] = ("unet",)
     network: ClassVar[str | None] = "unet"
     likelihoods: ClassVar[Mapping[str, Kind]] = {"vlb": "upper_bound"}
+    likelihoods_on_request: ClassVar[Mapping[str, Kind]] = {"pf_ode": "estimate"}
 
     unet: torch.nn.Module
 
@@ -43,6 +45,10 @@ class GaussianDiffusion(ChainModel, Trains, HasLikelihood):
 
     @torch.no_grad()
     def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
+        """`vlb`, or `pf_ode` on request."""
+        return self._by_ode(x, noise) if name == "pf_ode" else self._bound(x, noise)
+
+    def _bound(self, x: Tensor, noise: Noise) -> Nats:
         """The variational bound with one draw of x_t for each of the T timesteps; parts L_T, L_{t-1} (summed), L_0.
 
         curves["L_t"]: its terms one by one, (B, T), L_0 first; L_T is not among them.
@@ -63,3 +69,26 @@ class GaussianDiffusion(ChainModel, Trains, HasLikelihood):
                 yield -discretised_gaussian(x, x_0_hat, 0.5 * variance.log(), self.shape.levels).flatten(1).sum(1)
             else:
                 yield self.process.transition_nats(x_0, x_0_hat, t, variance)
+
+    def _by_ode(self, x: Tensor, noise: Noise) -> Nats:
+        """Of the deterministic sampler's images, dequantised: the mean over the probes of the trace.
+
+        standard_errors["trace"]: of that mean. changes["half the steps"]: of the ODE's solver.
+        """
+        probes = random_signs(len(x), self.shape.chw, PF_ODE_PROBES, noise)
+        denoiser = self.denoiser
+
+        def nats(steps: int) -> Tensor:
+            def density(y: Tensor) -> Tensor:
+                z, log_scale = unit_to_signed(y, self.shape.levels)
+                return log_density(denoiser, z, probes, steps) + self.shape.dims * log_scale
+
+            return dequantised_nats(density, x, self.shape, noise)
+
+        each = nats(PF_ODE_STEPS)
+        total = each.mean(1)
+        return Nats(
+            total,
+            standard_errors={"trace": each.std(1) / PF_ODE_PROBES**0.5},
+            changes={"half the steps": nats(PF_ODE_STEPS // 2).mean(1) - total},
+        )

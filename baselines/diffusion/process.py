@@ -136,6 +136,10 @@ class Process:
                 return self.transition(at, at - 1).beta_tilde
         return self.transition(t, t - 1).beta
 
+    def log_variances(self, t: int) -> tuple[float, float]:
+        """(log beta_tilde, log beta) of one step of the full chain, between which a learned variance lies."""
+        return math.log(self.variance(t, "beta_tilde")), math.log(self.variance(t, "beta"))
+
     def diffuse(self, x_0: Tensor, t: float, eps: Tensor) -> Tensor:
         """A draw of q(x_t | x_0) from standard normal eps of x_0's shape, all images at the same time."""
         return torch.add(x_0 * self.signal(t), eps, alpha=self.sigma(t))
@@ -198,6 +202,22 @@ def with_zero_terminal(process: Process) -> Process:
     abar = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))).square()
     before = torch.cat([abar.new_ones(1), abar[:-1]])
     return Process(1 - abar / before)
+
+
+def with_first_beta(process: Process, beta: float) -> Process:
+    """The chain whose first step has at least this variance; the others keep theirs.
+
+    Nichol and Dhariwal 2021, sec. 3.2, want sqrt(beta_1) a little below the width of a level, so that no step is
+    spent on noise that rounding removes.
+
+    Raises:
+        UserError: for a variance outside [0, 1).
+    """
+    if not 0 <= beta < 1:
+        raise UserError(f"first beta: expected at least 0 (the schedule's own) and below 1, got {beta}")
+    betas = process.betas.clone()
+    betas[0] = max(float(betas[0]), beta)
+    return Process(betas)
 
 
 def _betas(schedule: Schedule, timesteps: int, beta_start: float, beta_end: float) -> Tensor:

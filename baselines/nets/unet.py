@@ -24,7 +24,7 @@ class UNet(nn.Module):
     Odd sizes are padded to a multiple of the coarsest cell and cropped again.
 
     Args:
-        channels_in, channels_out: of the images.
+        channels_in, channels_out: of the images; where it answers in more channels, the first are those of its input.
         widths: channels of each level; the first has the image's resolution, each further one half of it.
         blocks: residual blocks per level, on the way down and again on the way up; the lowest level has twice
             as many in a row.
@@ -81,6 +81,8 @@ class UNet(nn.Module):
             h = stage(F.interpolate(grow(h), scale_factor=2.0, mode="nearest").add_(skips.pop()), time)
         out: Tensor = self.head(_silu(self.norm(h)))
         g = self.gain(time)[:, :, None, None]
+        if out.shape[1] > x.shape[1]:
+            x = F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))
         out = torch.addcmul(out * (1 + g[:, 1:]), x, g[:, :1])
         return out[:, :, :height, :width].contiguous()
 

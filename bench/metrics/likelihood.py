@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from baselines.contract import Nats
 from baselines.data.likelihood import bits_per_dim, kinds, split_nats, subset
 from baselines.noise import Noise, derive_seed
 from baselines.types import ImageShape, Kind
 from bench.metrics.base import Array, Subject
 from bench.record import Measurement, Scope
-from bench.stats import mean_over_images
+from bench.stats import error_of_mean, mean_over_images
 
 _NO_LIKELIHOOD = "the model has no likelihood: it draws images, and no number for log P(x) can be had from it"
 
@@ -41,7 +42,7 @@ class BitsPerDim:
         """
         assert subject.model is not None
         found: list[Measurement] = []
-        for name, kind in kinds(subject.model).items():
+        for name, kind in kinds(subject.model, subject.likelihoods).items():
             found += self._one(subject, name, kind)
         return tuple(found)
 
@@ -60,8 +61,13 @@ class BitsPerDim:
         progress(0)
         nats = split_nats(model, images, name, noise, progress=progress)
         bits = _bits(nats.total, dataset.shape)
-        per_image = f"{float(nats.total.double().mean()):.2f} nats an image"
-        found = [self._measurement(subject, f"{self.name}[{name}]", bits, kind, per_image)]
+        if nats.curves:
+            subject.likelihood_curves[name] = {
+                curve: _curve(_bits(values, dataset.shape)) for curve, values in nats.curves.items()
+            }
+        errors = self._errors(subject, name, nats, dataset.shape)
+        per_image = "; ".join([f"{float(nats.total.double().mean()):.2f} nats an image", *(m.note for m in errors)])
+        found = [self._measurement(subject, f"{self.name}[{name}]", bits, kind, per_image), *errors]
         for part, values in nats.parts.items():
             note = f"one term of {self.name}[{name}]; {float(values.double().mean()):.2f} nats an image"
             found.append(
@@ -73,6 +79,20 @@ class BitsPerDim:
                 "an estimate of KL(truth || model)" if kind == "exact" else "bounds KL(truth || model) as its kind says"
             )
             found.append(self._measurement(subject, f"kl_gap[{name}]", bits - truth, kind, note))
+        return found
+
+    def _errors(self, subject: Subject, name: str, nats: Nats, shape: ImageShape) -> list[Measurement]:
+        """How far an estimate may be off, by cause, beside the spread over images that its interval holds."""
+        found = []
+        for cause, values in nats.standard_errors.items():
+            error = error_of_mean(_bits(values, shape))
+            plain = self._measurement(subject, f"{self.name}[{name}:{cause}_error]", _bits(values, shape), None, "")
+            note = f"standard error of the {cause} {error:.2g} bits/dim"
+            found.append(replace(plain, value=error, low=None, high=None, note=note))
+        for cause, values in nats.changes.items():
+            bits = _bits(values, shape)
+            note = f"{cause}: {float(bits.mean()):+.2g} bits/dim"
+            found.append(self._measurement(subject, f"{self.name}[{name}:{cause}]", bits, None, note))
         return found
 
     def _measurement(self, subject: Subject, metric: str, bits: Array, kind: Kind | None, note: str) -> Measurement:
@@ -96,5 +116,14 @@ def _bits(nats: Tensor, shape: ImageShape) -> Array:
     bits = bits_per_dim(nats.to(torch.float64), shape)
     assert isinstance(bits, Tensor)
     array: Array = bits.cpu().numpy()
-    assert math.prod(array.shape) == len(array)
     return array
+
+
+def _curve(bits: Array) -> dict[str, list[float | None]]:
+    """Mean over images (N, T) at each timestep, with normal intervals as `mean_over_images` has them."""
+    points = [mean_over_images(column) for column in bits.T]
+    return {
+        "mean": [point.value for point in points],
+        "low": [point.low for point in points],
+        "high": [point.high for point in points],
+    }
