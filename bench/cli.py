@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -254,13 +255,29 @@ def _print_plan(plan: list[dict[str, str]], console: Console) -> None:
     console.print(f"{len(cells)} cells, {len(cells) - waiting} done, {waiting} to do; nothing was run")
 
 
+def _is_a_rank() -> bool:
+    """Whether torchrun, or what sets its variables, started this process as one of several."""
+    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    return all(name in os.environ for name in needed) and os.environ["WORLD_SIZE"] != "1"
+
+
 def main() -> None:
     """Entry point of the `trilemma` script: errors of the user's are a line and exit status 2."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a sign shows it as \\u2193, and nothing is lost
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
+        if not _is_a_rank():
+            app(standalone_mode=True)
+            return
+        from bench.metrics.ranks import Ranks
+
+        with Ranks() as ranks:
+            if ranks.rank:
+                sys.exit(ranks.help_out())
+            app(standalone_mode=True, obj=ranks)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -18,6 +18,7 @@ from baselines.errors import UserError
 
 if TYPE_CHECKING:
     from bench.evaluation import Evaluation
+    from bench.metrics.ranks import Ranks
 
 HELP = """Score samples against real images that their model has not seen.
 
@@ -31,10 +32,13 @@ Examples:
     trilemma evaluate --samples fake.npz --reference real.zip --extractor inception --weights pt_inception.pth
 
     trilemma evaluate --samples fake.npy --reference digits --metric fd --metric recall --json scores.json
+
+    torchrun --standalone --nproc-per-node 8 -m bench evaluate --samples samples/ --reference real.zip
 """
 
 
 def evaluate(
+    context: typer.Context,
     samples: Annotated[str, typer.Option(help="Images to score.")],
     reference: Annotated[str, typer.Option(help="Held-out real images, or a data set by name.")],
     train: Annotated[
@@ -71,8 +75,12 @@ def evaluate(
     from bench.device import usable_device
     from bench.evaluation import evaluate as score
 
-    if json_ is not None and not json_.resolve().parent.is_dir():
-        raise UserError(f"--json {json_}: expected an existing folder")
+    if json_ is not None and (json_.is_dir() or not json_.resolve().parent.is_dir()):
+        raise UserError(f"--json {json_}: expected a file in an existing folder")
+    ranks: Ranks | None = context.obj
+    if ranks is not None and processes > 1:
+        raise UserError(f"--processes {processes}: torchrun shares the extraction out already; leave it out")
+    device = usable_device(device) if ranks is None else ranks.take_device(device)
     sys.path.insert(0, str(Path.cwd()))  # `--extractor my_module:NAME` means the module in the user's folder
     with _Bar(Console(stderr=True)) as bar:
         found = score(
@@ -83,16 +91,15 @@ def evaluate(
             extractor_name=extractor_name,
             weights=weights,
             metrics=metric or (),
-            device=usable_device(device),
+            device=device,
             data_dir=data_dir,
             cache=cache or not no_cache,
             levels=levels,
             seed=seed,
             processes=processes,
+            sharing=None if ranks is None else ranks.sharing(extractor, weights, device),
             progress=bar.progress,
         )
-    if json_ is not None:
-        json_.write_text(json.dumps(found.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     console = Console()
     console.print(_table(found))
     for m in found.measured:
@@ -102,6 +109,8 @@ def evaluate(
         console.print(f"{name}: not taken: {reason}", markup=False, soft_wrap=True)
     if found.floor_reason:
         console.print(f"no floor: {found.floor_reason}", markup=False, soft_wrap=True)
+    if json_ is not None:  # last, so that a full disk costs the file and not the numbers
+        json_.write_text(json.dumps(found.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if not found.measured:
         print("error: no metric could be taken", file=sys.stderr)
         raise typer.Exit(1)

@@ -18,9 +18,10 @@ from baselines.types import Progress
 from bench import provenance
 from bench.families import measure_families
 from bench.metrics import catalogue
-from bench.metrics.base import Extractor, Subject
+from bench.metrics.base import Extractor, Sharing, Subject
+from bench.metrics.classifier import SPECS
 from bench.metrics.extraction import Pool
-from bench.metrics.extractors import NETWORKS, PIXELS, choose_extractor, own_extractor
+from bench.metrics.extractors import PIXELS, choose_extractor, own_extractor
 from bench.metrics.feature_cache import FeatureCache, default_folder
 from bench.metrics.images import Chosen, ImageSet
 from bench.metrics.ready_features import FeatureRows, ready_extractor
@@ -83,6 +84,7 @@ def evaluate(
     levels: int | None = None,
     seed: int = 0,
     processes: int = 1,
+    sharing: Sharing | None = None,
     progress: Progress = lambda phase, done, total: None,
 ) -> Evaluation:
     """Compare samples with real images that their model has not seen.
@@ -106,6 +108,7 @@ def evaluate(
             where it says it, as a data set does, else 256.
         seed: of resampling.
         processes: that extract features side by side; the numbers are the same, up to rounding in the network.
+        sharing: what shares the extraction out instead, such as the ranks of a torchrun.
         progress: told (phase, done, total).
 
     Raises:
@@ -122,7 +125,8 @@ def evaluate(
     ready = ready_extractor([images for images in (generated, real, learned) if images is not None], extractor_name)
     if ready is not None and (extractor is not None or weights is not None):
         raise UserError("extractor: ready-made features are given, so none is run; name them by --extractor-name")
-    network = ready or _network(extractor, weights, reference, generated, real, device)
+    others = [generated] if learned is None else [generated, learned]
+    network = ready or _network(extractor, weights, reference, real, others, device)
     subject = Subject(
         seed,
         generated=generated,
@@ -135,7 +139,7 @@ def evaluate(
         disk=None if ready or cache is False else FeatureCache(default_folder() if cache is True else Path(cache)),
     )
     with Pool(processes) as pool:
-        subject.pool = pool if processes > 1 and ready is None else None
+        subject.pool = None if ready else sharing or (pool if processes > 1 else None)
         measured, skipped = measure_families("draw", subject, chosen)
         floor, reason = _floor(subject, chosen)
     about = {
@@ -167,8 +171,8 @@ def _network(
     extractor: Extractor | nn.Module | str | None,
     weights: Path | str | None,
     reference: Images,
-    generated: ImageSet,
     real: ImageSet,
+    others: Sequence[ImageSet],
     device: str,
 ) -> Extractor:
     if extractor is not None and not isinstance(extractor, str):
@@ -178,14 +182,15 @@ def _network(
     network, _ = choose_extractor(name, real.shape, extractor, path, device)
     assert network is not None
     asked = extractor is not None or path is not None
-    if generated.shape.chw == real.shape.chw or (asked and network.name in NETWORKS):  # these take any size
+    if asked and network.name not in (*SPECS, PIXELS):  # these take any size
         return network
-    other, _ = choose_extractor(name, generated.shape, extractor, path, device)
-    if other is None or other.name != network.name or network.name == PIXELS:
-        raise UserError(
-            f"samples: expected images like the reference's {real.shape}, got {generated.shape}; "
-            "name an extractor that takes both, such as --extractor inception"
-        )
+    for images in others:
+        if images.shape.chw != real.shape.chw:
+            expected, got = (" x ".join(map(str, one.shape.chw)) for one in (real, images))
+            raise UserError(
+                f"{images.what}: expected images like the reference's {expected} (channels x height x width), got "
+                f"{got}; convert them, or name an extractor that takes both, such as --extractor inception"
+            )
     return network
 
 

@@ -173,11 +173,19 @@ def test_the_floor_is_made_of_as_many_train_images_or_says_why_not(
     ("arguments", "told"),
     [
         (["--samples", "nothing"], "nothing is no folder and no file"),
-        (["--samples", "big.npy"], "expected images of 1 x 8 x 8, got 1 x 9 x 9"),
+        (
+            ["--samples", "big.npy"],
+            "samples: expected images like the reference's 1 x 8 x 8 (channels x height x width), got 1 x 9 x 9",
+        ),
+        (
+            ["--samples", "fake.npy", "--train", "big.npy"],
+            "train images: expected images like the reference's 1 x 8 x 8",
+        ),
         (["--samples", "fake.npy", "--metric", "fdd"], "metric: unknown name 'fdd'; did you mean 'fd'?"),
         (["--samples", "fake.npy", "--extractor", "vgg"], "extractor: unknown name 'vgg'"),
         (["--samples", "fake.npy", "--extractor", "inception", "--weights", "no.pth"], "expected a file, got no.pth"),
-        (["--samples", "fake.npy", "--json", "nowhere/out.json"], "expected an existing folder"),
+        (["--samples", "fake.npy", "--json", "nowhere/out.json"], "expected a file in an existing folder"),
+        (["--samples", "fake.npy", "--json", "."], "expected a file in an existing folder"),
         (["--samples", "fake.npy", "--device", "gpu"], "expected auto, cpu or cuda"),
     ],
 )
@@ -188,6 +196,14 @@ def test_bad_input_is_one_clear_line(arguments: list[str], told: str, tmp_path: 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert told in " ".join(done.stderr.split())
+
+
+def test_a_full_disk_costs_the_file_and_not_the_numbers(tmp_path: Path, digits: Tensor) -> None:
+    np.save(tmp_path / "fake.npy", digits[:20].numpy())
+    done = trilemma(tmp_path, "--samples", "fake.npy", "--reference", "digits", "--metric", "fd", "--json", "/dev/full")
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "fd[digits-cnn]" in done.stdout
 
 
 def test_images_of_two_sizes_need_an_extractor_that_takes_both(tmp_path: Path) -> None:

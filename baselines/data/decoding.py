@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from baselines.data.splitting import Images
 from baselines.errors import UserError
@@ -50,6 +50,9 @@ def _opened(source: Source, name: object) -> Iterator[Image.Image]:
             yield image
     except (UserError, MemoryError):
         raise
+    except UnidentifiedImageError:
+        formats = ", ".join(_FORMATS)
+        raise UserError(f"{name}: cannot be read as an image (it is none of {formats}); mend or remove it") from None
     except Exception as error:  # Pillow's decoders raise whatever they meet: SyntaxError, struct.error, ...
         raise UserError(f"{name}: cannot be read as an image ({error}); mend or remove it") from None
 

@@ -32,19 +32,22 @@ def extract_all(extractor: Extractor, images: ImageSet, progress: Progress, pool
     progress is told (phase, images done, N).
 
     Raises:
-        ValueError: if features are NaN or infinite, or not of as many images as there are.
-        UserError: if the extractor or the images cannot be handed to another process.
+        ValueError: if the features are not of as many images as there are.
+        UserError: if they are NaN or infinite, or the extractor or the images cannot be handed to another process.
     """
     phase, n = f"features of the {images.what}", len(images)
     progress(phase, 0, n)
     rows = _Rows(n)
-    for first, found in _by_one(extractor, images) if pool is None else pool.parts(extractor, images):
+    for first, found in by_one(extractor, images) if pool is None else pool.parts(extractor, images):
         rows.put(first, found)
         progress(phase, rows.done, n)
     features = rows.whole(images.what)
     for array in (features.values, features.logits):
         if array is not None and not np.isfinite(array).all():
-            raise ValueError(f"extractor {extractor.name}: {phase} are not finite")
+            raise UserError(
+                f"extractor {extractor.name}: {phase} are not finite: got NaN or infinity; mend the extractor or its "
+                "weights"
+            )
     return features
 
 
@@ -106,8 +109,8 @@ class _Rows:
         return Features(self.values, self.logits)
 
 
-def _by_one(extractor: Extractor, images: ImageSet) -> Iterator[tuple[int, Features]]:
-    first = 0
+def by_one(extractor: Extractor, images: ImageSet, first: int = 0) -> Iterator[tuple[int, Features]]:
+    """(first, features of BATCH images from there), in order; `first` is where the images stand in the whole set."""
     for batch in images.batches(BATCH):
         yield first, extractor.extract(batch, images.shape.levels)
         first += len(batch)

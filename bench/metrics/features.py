@@ -17,24 +17,30 @@ from bench.metrics.images import ImageSet, Labels
 from bench.stats import Strata
 
 T = TypeVar("T")
+_LARGEST = 1e45  # kernels raise features to the sixth power
 
 
-def missing(subject: Subject, least: int, logits: bool = False) -> str | None:
-    """Why a metric of features cannot be taken: no extractor, no samples, too few images, no class logits.
+def missing(subject: Subject, least: int, logits: bool = False, largest: float = _LARGEST) -> str | None:
+    """Why a metric of features cannot be taken: no extractor, no samples, too few images, no logits, huge features.
 
     Args:
         subject: what is to be measured.
         least: the fewest images that the metric needs in either set.
-        logits: whether the metric needs an extractor that classifies.
+        logits: whether the metric is one of class logits alone, and needs an extractor that classifies.
+        largest: size of the features that it can compute with.
     """
     if subject.extractor is None:
         return subject.extractor_reason or "no feature extractor for these images"
     reason = missing_images(subject, least)
     if reason is not None:
         return reason
-    if logits and of_samples(subject).logits is None:
-        return f"extractor {subject.extractor.name} does not classify, so there are no class probabilities"
-    return None
+    if logits:
+        if of_samples(subject).logits is None:
+            return f"extractor {subject.extractor.name} does not classify, so there are no class probabilities"
+        return None
+    both = of_test(subject).values, of_samples(subject).values
+    size = cached(subject, "largest feature", lambda: max(max(-x.min(), x.max()) for x in both))
+    return f"features reach {size:.0e}, whose powers overflow; scale them" if size > largest else None
 
 
 def missing_images(subject: Subject, least: int) -> str | None:
@@ -64,12 +70,12 @@ def of(subject: Subject, images: ImageSet) -> Features:
     """Features of a set of images, computed once per content.
 
     Raises:
-        ValueError: if the extractor gives NaN or infinite features.
+        UserError: if the extractor gives NaN or infinite features.
     """
     extractor = subject.extractor
     assert extractor is not None
     # by content, so that one cache may serve many draws and cannot answer for other images or weights
-    key = f"features {_fingerprint(extractor)} {images.content()}"
+    key = f"features {fingerprint(extractor)} {images.content()}"
     if key not in subject.cache:
         kept = None if subject.disk is None else subject.disk.load(key)
         subject.cache[key] = found = kept or extract_all(extractor, images, subject.progress, subject.pool)
@@ -79,7 +85,8 @@ def of(subject: Subject, images: ImageSet) -> Features:
     return cast(Features, subject.cache[key])
 
 
-def _fingerprint(extractor: Extractor) -> str:
+def fingerprint(extractor: Extractor) -> str:
+    """Of its name and identity: equal fingerprints, equal features."""
     identity = json.dumps({"name": extractor.name, **extractor.identity()}, sort_keys=True, default=str)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
@@ -90,7 +97,7 @@ def cached(subject: Subject, what: str, make: Callable[[], T]) -> T:
     assert subject.generated is not None
     assert subject.reference is not None
     content = f"{subject.generated.content()} {subject.reference.content()}"
-    key = f"{what} {subject.seed} {_fingerprint(subject.extractor)} {content}"
+    key = f"{what} {subject.seed} {fingerprint(subject.extractor)} {content}"
     if key not in subject.cache:
         subject.cache[key] = make()
     return cast(T, subject.cache[key])

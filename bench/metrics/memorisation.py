@@ -157,7 +157,7 @@ class Memorisation:
 
     def unavailable(self, subject: Subject) -> str | None:
         """Why it cannot be told; None if it can."""
-        reason = features.missing(subject, least=2)
+        reason = features.missing(subject, least=2, largest=math.inf)
         if reason is not None:
             return reason
         train, held = subject.train, subject.reference

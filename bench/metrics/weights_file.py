@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -75,15 +74,7 @@ def read_state(path: Path, published: Published) -> dict[str, Tensor]:
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
+    except Exception as error:  # of junk, the unpickler raises whatever it meets: struct.error, IndexError, ...
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, pickle.UnpicklingError):  # its own text is long, and tells how to run the code
             reason = "it is damaged, or a pickle that would run code"

@@ -27,6 +27,11 @@ from bench.metrics.images import Labels, pixels_digest
 _CHUNK = 500  # images read at a time while they are checked
 _SKIPPED = 1 << 20  # bytes
 _SPLITS = ("test", "val", "train")
+_TO_UINT8 = {
+    "f": "(255 * x).round().astype('uint8') if they lie in [0, 1], (127.5 * x + 127.5).round().astype('uint8') if in "
+    "[-1, 1]",
+    "b": "255 * x.astype('uint8')",
+}
 
 
 @dataclass(frozen=True)
@@ -136,10 +141,8 @@ def _rows(header: Header, name: str, channels_first: bool) -> tuple[tuple[int, .
     """The shape of one image as stored, and whether its channels come last."""
     shape = header.shape
     if header.dtype != np.uint8:
-        raise UserError(
-            f"{name}: expected uint8 pixels, got {header.dtype}; scale and convert them, such as "
-            "(255 * x).round().astype('uint8')"
-        )
+        how = _TO_UINT8.get(header.dtype.kind, "x.astype('uint8'), if they lie in 0..255")
+        raise UserError(f"{name}: expected uint8 pixels, got {header.dtype}; convert them: {how}")
     if header.fortran:
         raise UserError(f"{name}: expected an array in C order; save np.ascontiguousarray(x)")
     if len(shape) not in (3, 4) or 0 in shape:

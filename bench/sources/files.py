@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -124,12 +125,15 @@ def in_zip(path: Path, name: str, what: str, progress: Progress) -> FileImages:
     """Every image in a zip file; entries are read into memory one by one, whatever their paths say.
 
     Raises:
-        UserError: if the zip or an image in it is damaged, encrypted or too large.
+        UserError: if the zip or an image in it is damaged, encrypted or too large, or two entries have one name.
     """
     try:
         entries = [entry.filename for entry in _archive(path).infolist() if _is_image(entry)]
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{name}: expected a sound zip file ({error})") from None
+    for entry, again in pairwise(sorted(entries)):
+        if entry == again:  # a zip opens by name, so that one would stand for both
+            raise UserError(f"{name}: expected entries of different names, got {entry} twice; write the zip anew")
     return FileImages([File(path, entry) for entry in sorted(entries)], name, what, progress)
 
 

@@ -45,6 +45,8 @@ def open_images(
         return _of_tensor(images, levels, what)
     if not isinstance(images, str | Path):
         return spooled(images, levels, "a generator", what, progress)
+    if images == "":
+        raise UserError(f"{what}: expected a folder, a file or a data set by name, got an empty name")
     path = Path(images)
     if path.is_dir():
         return in_folder(path, str(images), what, progress)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from baselines.errors import UserError
 from bench.metrics import catalogue
 from bench.metrics.base import Features, Metric, Subject
 
@@ -102,7 +103,8 @@ def test_few_samples_leave_the_metrics_that_can_be_taken(subject: Callable[..., 
     assert left == [metric.name for metric in DRAWN if metric.name not in apart]
 
 
-def test_features_that_are_not_finite_are_an_error(subject: Callable[..., Subject]) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite_are_an_error(value: float, subject: Callable[..., Subject]) -> None:
     class Broken:
         name = "broken"
 
@@ -110,9 +112,9 @@ def test_features_that_are_not_finite_are_an_error(subject: Callable[..., Subjec
             return {}
 
         def extract(self, images: Tensor, levels: int) -> Features:
-            return Features(np.full((len(images), 3), np.nan))
+            return Features(np.full((len(images), 3), value))
 
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(UserError, match=r"extractor broken: features of the .* are not finite"):
         measured(subject(extractor=Broken()))
 
 

@@ -18,13 +18,14 @@ from baselines.errors import UserError
 from baselines.types import ImageShape
 from bench.metrics.extractors import choose_extractor
 from bench.metrics.frechet import frechet_distance
-from bench.metrics.inception import WEIGHTS_FILE, InceptionExtractor, cached_weights, read_weights
+from bench.metrics.inception import PUBLISHED, WEIGHTS_FILE, InceptionExtractor, cached_weights, read_weights
 from bench.metrics.inception_score import inception_score
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import precision_recall
 from bench.metrics.network import as_rgb
 from tests.kaiming_inception import Images, blobs, save_weights
 from tests.pickled_code import Bomb, Executed
+from tests.published_weights import published_file
 
 RGB = ImageShape(3, 64, 64)
 
@@ -36,8 +37,14 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kaiming(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(params=["kaiming", "published"])
+def weights(request: pytest.FixtureRequest, kaiming: Path) -> Path:
+    """Random ones, and the real ones where they lie in torch's cache."""
+    return kaiming if request.param == "kaiming" else published_file(PUBLISHED)
 
 
 def test_grey_levels_become_rgb_bytes() -> None:
@@ -59,11 +66,13 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
         read_weights(bomb)
 
 
-@pytest.mark.parametrize("kind", ["text", "empty", "list", "other network", "other safetensors"])
+@pytest.mark.parametrize("kind", ["text", "empty", "junk", "list", "other network", "other safetensors"])
 def test_a_file_of_something_else_is_named(kind: str, tmp_path: Path) -> None:
     path = tmp_path / ("x.safetensors" if kind == "other safetensors" else "x.pth")
     if kind in ("text", "empty"):
         path.write_text("weights\n" if kind == "text" else "")
+    elif kind == "junk":
+        path.write_bytes(b"junk")
     elif kind == "other safetensors":
         save_file({"a": torch.zeros(1)}, path)
     else:
@@ -100,17 +109,17 @@ def test_a_download_is_kept_in_the_cache_only_when_whole(empty_cache: Path, monk
     assert not cached_weights().exists()
 
 
-def test_both_file_formats_give_the_same_tensors(weights: Path, tmp_path: Path) -> None:
-    state = read_weights(weights)
+def test_both_file_formats_give_the_same_tensors(kaiming: Path, tmp_path: Path) -> None:
+    state = read_weights(kaiming)
     save_file(state, tmp_path / "copy.safetensors")
     again = read_weights(tmp_path / "copy.safetensors")
     assert state.keys() == again.keys()
     assert all(torch.equal(state[name], again[name]) for name in state)
 
 
-def test_cached_weights_are_used_unasked_for_large_images_alone(weights: Path, empty_cache: Path) -> None:
+def test_cached_weights_are_used_unasked_for_large_images_alone(kaiming: Path, empty_cache: Path) -> None:
     cached_weights().parent.mkdir(parents=True)
-    cached_weights().symlink_to(weights)
+    cached_weights().symlink_to(kaiming)
     chosen = {shape.height: choose_extractor("folder:somewhere", shape)[0] for shape in (RGB, ImageShape(1, 8, 8, 2))}
     assert [e.name for e in chosen.values() if e is not None] == ["inception", "pixels8x8"]
 
@@ -126,8 +135,8 @@ def test_features_and_logits_equal_torch_fidelitys(weights: Path) -> None:
     np.testing.assert_allclose(found.logits, expected[1], rtol=1e-5, atol=1e-6)
 
 
-def test_weights_of_another_architecture_do_not_fit(weights: Path, tmp_path: Path) -> None:
-    state = read_weights(weights)
+def test_weights_of_another_architecture_do_not_fit(kaiming: Path, tmp_path: Path) -> None:
+    state = read_weights(kaiming)
     del state["Mixed_7c.branch1x1.conv.weight"]
     torch.save(state, tmp_path / "lacking.pth")
     with pytest.raises(UserError, match="do not fit"):

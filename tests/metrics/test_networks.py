@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.error import URLError
 
 import numpy as np
@@ -33,6 +33,7 @@ from bench.metrics.network import NetworkExtractor, exact_float32
 from bench.metrics.vgg16 import Vgg16Extractor
 from bench.metrics.weights_file import sha256_of
 from tests.pickled_code import Bomb
+from tests.published_weights import published_file
 
 RGB = ImageShape(3, 64, 64)
 VIT, RESNET = Tower(64, 2, 32, 16, 8), Tower(8, (1, 2, 1, 1), 64, 16)
@@ -114,18 +115,35 @@ def archived(tower: Tower, path: Path) -> nn.Module:
     return net
 
 
+T = TypeVar("T", clip.Variant, dinov2.Variant)
+
+
+def really_published(variants: Iterable[T]) -> list[Any]:
+    """Parameters of a `weights` fixture, for tests that take minutes."""
+    return [pytest.param(variant, id=f"{variant.name}-published", marks=pytest.mark.slow) for variant in variants]
+
+
+@pytest.fixture(params=[VIT, RESNET, *really_published(clip.VARIANTS)])
+def clip_weights(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[clip.Variant, Path]:
+    """Random ones of a tiny network, and the real ones where they lie in torch's cache."""
+    if isinstance(request.param, clip.Variant):
+        return request.param, published_file(request.param.published)
+    path = tmp_path / "openai.pt"
+    archived(request.param, path)
+    published = replace(clip.VARIANTS[0].published, sha256=sha256_of(path))
+    return replace(tiny_clip(request.param), published=published), path
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("tower", [VIT, RESNET])
-def test_clip_equals_torch_fidelity_on_the_same_archive(tower: Tower, tmp_path: Path) -> None:
+def test_clip_equals_torch_fidelity_on_the_same_archive(clip_weights: tuple[clip.Variant, Path]) -> None:
     from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
 
-    path, images = tmp_path / "openai.pt", blobs(5, 1, 40, 24)
-    archived(tower, path)
-    published = replace(clip.VARIANTS[0].published, sha256=sha256_of(path))
-    ours = ClipExtractor(replace(tiny_clip(tower), published=published), path).extract(images, 256)
-    (theirs,) = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=str(path))(images)
+    (variant, path), images = clip_weights, blobs(5, 1, 40, 24)
+    ours = ClipExtractor(variant, path).extract(images, 256)
+    name = {"clip": "clip-vit-b-32"}.get(variant.name, variant.name)
+    (theirs,) = FeatureExtractorCLIP(name, ["clip"], feature_extractor_weights_path=str(path))(images)
     assert ours.values.std(0).mean() > 1e-3  # the premise: the features are alive
-    assert ours.values.shape == (5, tower.features)
+    assert ours.values.shape == (5, variant.tower.features)
     assert ours.logits is None
     np.testing.assert_allclose(ours.values, theirs.double().numpy(), rtol=1e-5, atol=1e-6)
 
@@ -213,12 +231,22 @@ def resampling(old: int, new: int) -> np.ndarray[Any, Any]:
     return matrix
 
 
-@pytest.mark.parametrize("shape", [MLP, SWIGLU])
-def test_dinov2_equals_torchs_own_transformer_layers_with_the_same_weights(shape: Shape, tmp_path: Path) -> None:
-    state = dino_state(shape)
-    torch.save(state, tmp_path / "dino.pth")
+@pytest.fixture(params=[MLP, SWIGLU, *really_published(dinov2.VARIANTS)])
+def dino_weights(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[dinov2.Variant, Path]:
+    """Random ones of a tiny network, and the real ones where they lie in torch's cache."""
+    if isinstance(request.param, dinov2.Variant):
+        return request.param, published_file(request.param.published)
+    torch.save(dino_state(request.param), tmp_path / "dino.pth")
+    return tiny_dino(request.param), tmp_path / "dino.pth"
+
+
+def test_dinov2_equals_torchs_own_transformer_layers_with_the_same_weights(
+    dino_weights: tuple[dinov2.Variant, Path],
+) -> None:
+    variant, path = dino_weights
+    state, shape = torch.load(path, weights_only=True), variant.shape
     images = blobs(3, 1, 224, 224)  # the size of its input, so that no resize is needed
-    ours = Dinov2Extractor(tiny_dino(shape), tmp_path / "dino.pth").extract(images, 256).values
+    ours = Dinov2Extractor(variant, path).extract(images, 256).values
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     x = ((images.double() / 255 - mean) / deviation).unfold(2, 14, 14).unfold(3, 14, 14)  # (B, 3, 16, 16, 14, 14)
     patches = x.permute(0, 2, 3, 1, 4, 5).reshape(3, 256, -1)
@@ -250,10 +278,13 @@ def test_dinov2_resizes_as_torch_fidelity_does(dino_file: Path) -> None:
     np.testing.assert_allclose(extractor.extract(images, 256).values, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_vgg16_equals_torch_fidelity_on_the_same_weights(tmp_path: Path) -> None:
-    from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+@pytest.fixture(params=["random", pytest.param("published", marks=pytest.mark.slow)])
+def vgg_weights(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Random ones, and the real ones where they lie in torch's cache."""
     from torchvision.models import vgg16 as network
 
+    if request.param == "published":
+        return published_file(vgg16.PUBLISHED)
     generator, state = torch.Generator().manual_seed(0), {}
     with torch.device("meta"):
         shapes = network().state_dict()
@@ -262,11 +293,16 @@ def test_vgg16_equals_torch_fidelity_on_the_same_weights(tmp_path: Path) -> None
         noise = torch.randn(min(size, 4_194_301), generator=generator).repeat(-(-size // 4_194_301))[:size]
         fan_in = int(np.prod(value.shape[1:])) or 1
         state[name] = noise.view(value.shape) * (0.01 if value.ndim == 1 else (2 / fan_in) ** 0.5)
-    path, images = tmp_path / "vgg.pth", blobs(2, 1, 30, 50)
-    torch.save(state, path)
-    del state
-    (theirs,) = FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(path))(images)
-    ours = Vgg16Extractor(path).extract(images, 256)
+    torch.save(state, tmp_path / "vgg.pth")
+    return tmp_path / "vgg.pth"
+
+
+def test_vgg16_equals_torch_fidelity_on_the_same_weights(vgg_weights: Path) -> None:
+    from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+
+    images = blobs(2, 1, 30, 50)
+    (theirs,) = FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(vgg_weights))(images)
+    ours = Vgg16Extractor(vgg_weights).extract(images, 256)
     assert ours.values.shape == (2, 4096)
     assert (ours.values >= 0).all()
     assert ours.values.std() > 1e-3

@@ -40,6 +40,19 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return trilemma_here(folder, "evaluate", *arguments, TRILEMMA_CACHE=str(folder / "cache"))
 
 
+def test_huge_features_cost_the_metrics_that_they_overflow_and_no_others(
+    tmp_path: Path, sets: dict[str, Array]
+) -> None:
+    sets["train"] = -sets["real"]
+    for name, values in sets.items():
+        np.savez(tmp_path / f"{name}.npz", features=1e200 * values, logits=values[:, :4])
+    paths = {name: tmp_path / f"{name}.npz" for name in sets}
+    found = score(paths["generated"], paths["real"], train=paths["train"], metrics=())
+    assert {m.metric.split("[")[0] for m in found.measured} >= {"is", "modes", "mode_kl", "nn_train_share"}
+    for metric in ("fd", "fd_inf", "kid", "mmd_rbf", "precision", "recall", "density", "coverage"):
+        assert "features reach" in found.skipped[metric]
+
+
 def test_two_files_of_features_are_compared_by_the_command_line(tmp_path: Path, sets: dict[str, Array]) -> None:
     logits = 3 * sets["generated"][:, :4]
     np.savez(tmp_path / "fake.npz", features=sets["generated"].astype(np.float32), logits=logits, extractor="resnet-x")

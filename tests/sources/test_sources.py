@@ -195,6 +195,21 @@ def truncated_png(path: Path) -> Path:
     return folder
 
 
+def empty_png(path: Path) -> Path:
+    folder = as_folder(path / "x", pixels(3))
+    (folder / "0001.png").write_bytes(b"")
+    return folder
+
+
+def one_name_twice(path: Path) -> Path:
+    first, second = (png(image) for image in pixels(2))
+    with zipfile.ZipFile(path / "x.zip", "w") as archive:
+        archive.writestr("a.png", first)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("a.png", second)
+    return path / "x.zip"
+
+
 def written(path: Path, **arrays: object) -> Path:
     np.savez(path / "x.npz", **arrays)  # type: ignore[arg-type]
     return path / "x.npz"
@@ -219,9 +234,16 @@ def empty(path: Path) -> Path:
         (flipped, "damaged|sound"),
         (mixed, "expected images of one size, got .* of 9x9 and .* of 8x8"),
         (truncated_png, "0001.png: cannot be read as an image"),
+        (empty_png, r"0001.png: cannot be read as an image \(it is none of PNG, JPEG, .*; mend or remove it"),
+        (one_name_twice, "expected entries of different names, got a.png twice"),
         (empty, "found none"),
         (lambda p: as_npy(p / "x", pixels(0)), "with one image or more"),
-        (lambda p: as_npy(p / "x", pixels().astype(np.float32)), "expected uint8 pixels, got float32"),
+        (
+            lambda p: as_npy(p / "x", pixels().astype(np.float32)),
+            r"uint8 pixels, got float32; convert them: \(255 \* x\).*\[0, 1\].*\[-1, 1\]",
+        ),
+        (lambda p: as_npy(p / "x", pixels() > 9), r"expected uint8 pixels, got bool; convert them: 255 \* x"),
+        (lambda p: as_npy(p / "x", pixels().astype(int)), r"got int64; convert them: x.astype\('uint8'\), if they lie"),
         (lambda p: as_npy(p / "x", np.asfortranarray(pixels())), "C order"),
         (lambda p: as_npy(p / "x", np.zeros((4, 5, 6, 7), np.uint8)), "expected 1 or 3 channels"),
         (lambda p: written(p, a=pixels(), b=pixels()), "expected one array of images"),
@@ -259,6 +281,11 @@ def test_what_cannot_be_used_is_refused(make: Callable[[Path], Path], told: str,
 def test_tensors_that_cannot_be_used_are_refused(images: opening.Images, told: str) -> None:
     with pytest.raises(UserError, match=told):
         open_images(images, "samples", levels=17)
+
+
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(UserError, match="samples: expected a folder, a file or a data set by name, got an empty name"):
+        open_images("", "samples")
 
 
 def test_chosen_images_are_those_of_their_indices() -> None:
