@@ -195,6 +195,7 @@ def _prepare(options: Options) -> _Prepared:
         extractor=options.extractor or measure.extractor,
         samples=measure.samples,
         likelihood_images=measure.likelihood_images,
+        metrics=None if measure.metrics is None else tuple(measure.metrics),
         batch=measure.batch,
         threads=measure.threads,
         latency_s=measure.latency_s,

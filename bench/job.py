@@ -20,6 +20,7 @@ class Setup:
     extractor: str | None = None  # None: the data set's own
     samples: int | None = None
     likelihood_images: int | None = None
+    metrics: tuple[str, ...] | None = None  # families to take; None: all
     batch: int = 500
     threads: int = 1
     latency_s: float = 1.0

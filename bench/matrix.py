@@ -41,6 +41,7 @@ class Measure(_Strict):
     latency_s: float = Field(default=1.0, gt=0)  # time given to the batch-1 latency of a draw
     likelihood_images: int | None = Field(default=None, ge=1)  # so many of the test split's; None: all
     extractor: str | None = None  # None: the data set's own
+    metrics: list[str] | None = None  # only these families (trilemma list metrics); None: all
 
 
 class DrawSpec(_Strict):
