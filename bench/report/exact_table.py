@@ -1,4 +1,4 @@
-"""The exact Fréchet distance of every sampler and number of steps, free of sampling noise: samplers down, steps across."""
+"""The exact Fréchet distance of every sampler and number of steps, free of sampling noise, as a table."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def exact_table(sheet: Sheet) -> Table | None:
         lines.append(Line(tuple(data), family="diffusion"))
     intro = (
         "What each sampler makes of a perfect network: the Fréchet distance between the Gaussian fitted to the train "
-        "images and the samples of its exact denoiser, pixels in [-1, 1], before rounding. Nothing is drawn for it, so it "
-        "has neither noise nor bias. S counts steps: Heun calls the network 2 S - 1 times, the PF-ODE 4 S + 1 times."
+        "images and the samples of its exact denoiser, pixels in [-1, 1], before rounding. Nothing is drawn for it, so "
+        "it has neither noise nor bias. S counts steps: Heun calls the network 2 S - 1 times, the PF-ODE 4 S + 1 times."
     )
     columns = (Column("sampler", numeric=False), *(Column(f"S={s}") for s in steps))
     return Table("exact", "Exact Fréchet distance by sampler and steps", intro, columns, tuple(lines))
@@ -39,6 +39,7 @@ def exact_table(sheet: Sheet) -> Table | None:
 def exact_curves(sheet: Sheet) -> dict[str, dict[int, Score]]:
     """By way to draw, the exact distance at each number of steps; the model is named where there are several."""
     rows = [row for row in sheet.rows if row.draw is not None and row.draw.steps is not None and _score(row)]
+    rows.sort(key=_place)
     several = len({row.title for row in rows}) > 1
     curves: dict[str, dict[int, Score]] = defaultdict(dict)
     for row in rows:
@@ -62,6 +63,13 @@ def way(draw: Draw) -> str:
         parts.append(draw.spacing)
     parts += [f"{name}={value}" for name, value in sorted(draw.options.items())]
     return " ".join(parts)
+
+
+def _place(row: Row) -> tuple[int, bool]:
+    """Samplers in their order, each first with its timesteps evenly spaced."""
+    assert row.draw is not None
+    names = list(SAMPLERS)
+    return names.index(row.draw.sampler) if row.draw.sampler in names else len(names), row.draw.spacing != "uniform"
 
 
 def _score(row: Row) -> Score | None:

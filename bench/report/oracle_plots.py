@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.report.exact_table import exact_curves, way
-from bench.report.rows import Score, Sheet
+from bench.report.rows import Row, Score, Sheet
 from bench.report.style import COLOURS, INK, Picture, draw
 
 _HUES = tuple(COLOURS[f] for f in ("diffusion", "gans", "autoregressive", "flows", "other", "autoencoders"))
@@ -55,10 +55,10 @@ def learned_against_exact(name: str, sheet: Sheet) -> Picture | None:
         right.legend(loc="upper right")
 
     caption = (
-        "Left: the error of the sampler alone, for a network without error; it falls with every further step. Right: the "
-        "same draws of a trained network, whose curve flattens where its own error outweighs the sampler's. The two "
-        "scales differ: pixels of Gaussian data against features of samples. Compare the slopes, the order of the "
-        "samplers and where a curve stops falling. The trained network's draws may be clipped; the exact ones are not."
+        "Left: the error of the sampler alone, for a network without error. Right: the same draws of a trained network,"
+        " whose curve flattens where its own error outweighs the sampler's. The scales differ: pixels of Gaussian data "
+        "against features of samples. Compare slopes, the order of the samplers and where a curve stops falling. The "
+        "trained network's draws may be clipped; the exact ones are not."
     )
     return draw(name, "Learned against exact: what steps buy", caption, (9.6, 4.4), paint)
 
@@ -68,13 +68,16 @@ def _learned(sheet: Sheet) -> Curves:
     found: dict[str, Curves] = {}
     for row in sheet.rows:
         score = row.scores.get(sheet.quality or "")
-        exact = any(metric.startswith("fd_exact") or metric == "exact" for metric in row.scores)
-        if row.draw is None or score is None or score.value <= 0 or exact or row.model.family != "diffusion":
+        if row.draw is None or row.draw.steps is None or score is None or score.value <= 0 or not _trained(row):
             continue
-        steps = row.draw.steps or row.value("nfe")
-        if steps and row.model.name not in ("oracle_pixels",):
-            found.setdefault(row.title, defaultdict(dict))[way(row.draw)][int(steps)] = score
+        found.setdefault(row.title, defaultdict(dict))[way(row.draw)][row.draw.steps] = score
     return next(iter(found.values()), {})
+
+
+def _trained(row: Row) -> bool:
+    """Whether the row is a diffusion model that has learned weights; the oracles have none."""
+    told = (m.protocol.get("subject", {}) for record in row.records for m in record.measured)
+    return row.model.family == "diffusion" and any("weights" in subject for subject in told)
 
 
 def _line(canvas: Axes, label: str, curve: dict[int, Score], i: int) -> None:
