@@ -196,6 +196,7 @@ def _prepare(options: Options) -> _Prepared:
         samples=measure.samples,
         likelihood_images=measure.likelihood_images,
         likelihoods=tuple(dict.fromkeys(measure.likelihoods)),
+        metrics=None if measure.metrics is None else tuple(measure.metrics),
         batch=measure.batch,
         threads=measure.threads,
         latency_s=measure.latency_s,

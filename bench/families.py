@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from baselines.config import nearest
 from baselines.data.dataset import Dataset
+from baselines.errors import UserError
 from baselines.types import ImageShape
 from bench import keys
 from bench.job import Setup
@@ -39,7 +41,15 @@ def forget_opened() -> None:
 
 
 def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
-    """Per scope, the key of each metric family: its source, and for features the extractor."""
+    """Per scope, the key of each metric family that the run takes: its source, and for features the extractor.
+
+    Raises:
+        UserError: if the run asks for a family that there is not.
+    """
+    known = catalogue.names()
+    for name in setup.metrics or ():
+        if name not in known:
+            raise UserError(f"measure.metrics: no metric {name!r}{nearest(name, known)}")
     extractor, reason = open_extractor(dataset, replace(setup, device="cpu"))  # only its identity is wanted
     seen = reason if extractor is None else {"name": extractor.name, **extractor.identity()}
     found: dict[Scope, dict[str, str]] = {
@@ -47,6 +57,8 @@ def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
         "draw": {"sampling": keys.source_key(["bench.measure.draw", "bench.measure.density"], ("bench",))},
     }
     for metric in catalogue.METRICS:
+        if setup.metrics is not None and metric.name not in setup.metrics:
+            continue
         inputs = seen if metric.scope == "draw" else ""
         found[metric.scope][metric.name] = keys.digest(catalogue.code_key(metric), inputs)
     return found

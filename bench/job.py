@@ -21,6 +21,7 @@ class Setup:
     samples: int | None = None
     likelihood_images: int | None = None
     likelihoods: tuple[str, ...] = ()  # asked for beside those that are always taken
+    metrics: tuple[str, ...] | None = None  # families to take; None: all
     batch: int = 500
     threads: int = 1
     latency_s: float = 1.0

@@ -42,6 +42,7 @@ class Measure(_Strict):
     likelihood_images: int | None = Field(default=None, ge=1)  # so many of the test split's; None: all
     likelihoods: list[str] = []  # beside those taken unasked: "pf_ode" of diffusion models
     extractor: str | None = None  # None: the data set's own
+    metrics: list[str] | None = None  # only these families (trilemma list metrics); None: all
 
 
 class DrawSpec(_Strict):

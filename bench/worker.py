@@ -93,7 +93,7 @@ class _Cell:
         self.model.to(self.job.setup.device).eval()
         subject = self._subject(None)
         found = merge([_training(self.model, state, self.job), parameters(self.model)])
-        measured, skipped = measure_families("train", subject)
+        measured, skipped = measure_families("train", subject, self.job.setup.metrics)
         curve = {"rows": state["curve"]} if state["curve"] else {}
         contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves}
         artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
@@ -142,7 +142,7 @@ class _Cell:
             with _threads(setup.threads if self.job.timed else 1):
                 samples, timed, artifacts = self._sample()
         subject = self._subject(samples)
-        measured, skipped = measure_families("draw", subject)
+        measured, skipped = measure_families("draw", subject, self.job.setup.metrics)
         names = [m.metric for m in timed.measurements]
         return self._record(
             (*timed.measurements, *measured),

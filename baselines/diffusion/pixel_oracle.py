@@ -42,7 +42,7 @@ class PixelData:
     def x_0(self, x_t: Tensor, process: Process, t: float) -> tuple[Tensor, Tensor]:
         """E[x_0 | x_t] and Var[x_0 | x_t], of x_t's shape (..., D)."""
         posterior, values = self.log_posterior(x_t, process, t).exp_(), self.values.to(x_t.dtype)
-        mean = posterior @ values
+        mean: Tensor = posterior @ values
         return mean, (posterior * (values - mean[..., None]).square()).sum(-1)
 
     def entropy(self) -> Tensor:

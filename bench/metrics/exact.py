@@ -1,4 +1,4 @@
-"""The Fréchet distance that infinitely many samples would have, where a model knows their moments (`HasExactMoments`)."""
+"""The Fréchet distance that infinitely many samples would have, where a model knows their moments."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ExactFrechet:
 
 
 def frechet_distance(moments: Moments) -> float:
-    """Squared, of the two Gaussians: sum of squared differences of means and of standard deviations (commuting case)."""
+    """Of the two Gaussians: sum of squared differences of means and of standard deviations, axis by axis."""
     means = (moments.mean - moments.data_mean).square()
     deviations = (moments.variance.sqrt() - moments.data_variance.sqrt()).square()
     return float((means + deviations).sum())

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from baselines.errors import UserError
 from bench.record import Record
-from bench.report import calibration_plots, curves, plots, trilemma
+from bench.report import calibration_plots, curves, oracle_plots, plots, trilemma
 from bench.report.artifacts import artifact_of, read_curve, read_images
 from bench.report.axes import Axes, drawable, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of, verdicts
 from bench.report.coverage import coverage_table, shipped_study
+from bench.report.exact_table import exact_table
 from bench.report.findings import findings
 from bench.report.grids import Grid, grid
 from bench.report.grouping import make_sheet
@@ -64,6 +65,7 @@ class Section:
     cost: Table
     likelihood: Table
     other: Table | None
+    exact: Table | None  # of a model that knows its samples' moments, by sampler and steps
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         plots.quality_against_throughput(f"quality-throughput-{slug}", sheet),
         plots.over_steps(f"steps-{slug}", sheet, time=False),
         plots.over_steps(f"steps-time-{slug}", sheet, time=True),
+        oracle_plots.learned_against_exact(f"exact-{slug}", sheet),
         plots.likelihood_by_kind(f"likelihood-{slug}", sheet),
         curves.validation(f"validation-{slug}", trained),
         curves.losses(f"losses-{slug}", trained),
@@ -166,6 +169,7 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         cost=cost_table(sheet),
         likelihood=likelihood_table(sheet),
         other=other_table(sheet),
+        exact=exact_table(sheet),
     )
 
 

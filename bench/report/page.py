@@ -91,6 +91,7 @@ def _groups(section: Section) -> list[tuple[str, list[object]]]:
     heads = (
         ("Quality against time", ("quality-",)),
         ("Fewer steps: DDPM and DDIM", ("steps-",)),
+        ("Learned against exact", ("exact-",)),
         ("Likelihood", ("likelihood-",)),
         ("Training", ("validation-", "losses-")),
     )

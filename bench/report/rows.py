@@ -15,6 +15,18 @@ Spread = Literal["t", "range", "own", ""]
 measurement's own; none."""
 
 
+SAMPLERS = {
+    "ddim": "DDIM",
+    "ddpm": "ancestral",
+    "dpmpp_2m": "DPM-Solver++",
+    "heun": "Heun",
+    "euler": "Euler",
+    "pf_ode": "PF-ODE",
+    "langevin": "Langevin",
+}
+"""Names of a diffusion model's samplers in tables and figures."""
+
+
 def base(metric: str) -> str:
     """`fd` of `fd[digits-cnn]`."""
     return metric.split("[", 1)[0]
@@ -101,7 +113,7 @@ class Row:
             return self.title + self._own_n
         steps = "" if self.draw.steps is None else f" {self.draw.steps}"
         eta = f" η={self.draw.eta:g}" if self.draw.sampler == "ddim" and self.draw.eta else ""
-        sampler = {"ddim": "DDIM", "ddpm": "ancestral"}.get(self.draw.sampler, self.draw.sampler)
+        sampler = SAMPLERS.get(self.draw.sampler, self.draw.sampler)
         return f"{self.title} · {sampler}{steps}{eta}{self._own_n}"
 
     def value(self, metric: str | None) -> float | None:

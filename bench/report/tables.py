@@ -14,6 +14,7 @@ _QUALITY = ("fid", "fd", "fid_inf", "fd_inf", "is", "kid", "precision", "recall"
 NAMES = {
     "fd": "FD",
     "fid": "FID",
+    "fd_exact": "exact FD",
     "fd_inf": "FD∞",
     "fid_inf": "FID∞",
     "is": "IS",

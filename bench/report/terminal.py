@@ -11,6 +11,7 @@ from rich.text import Text
 
 from bench.report.axes import Endpoints, axes, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of
+from bench.report.exact_table import exact_table
 from bench.report.grouping import make_sheet
 from bench.report.marks import unbeaten_fd
 from bench.report.numbers import number, score_text
@@ -34,6 +35,8 @@ def render(results: Path) -> Group:
             continue
         ends = endpoints(sheet)
         parts.append(_table(sheet, ends))
+        exact = exact_table(sheet)
+        parts += [] if exact is None else [_plain(exact, dataset)]
         parts += [Text(told, style="dim") for told in (*formulas(ends), *ends.missing())]
         if any(unbeaten_fd(row, sheet) for row in sheet.rows if row.shown):
             parts.append(Text("⚑: a reference model has a lower FD", style="dim"))
@@ -49,6 +52,16 @@ def _calibration(content: Content, dataset: str) -> Table:
         name, floor, *others = line.data
         told = [d.text + (f"\n[{d.detail}]" if "from" in d.detail else "") for d in others]
         table.add_row(*map(Text, (name.text.split()[0], floor.text, *told)))
+    return table
+
+
+def _plain(content: Content, dataset: str) -> Table:
+    """A table of numbers as it is, names to the left."""
+    table = Table(title=Text(f"{content.title} ({dataset})"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    for head in content.columns:
+        table.add_column(Text(head.title), justify="right" if head.numeric else "left", no_wrap=head.numeric)
+    for line in content.lines:
+        table.add_row(*(Text(datum.text) for datum in line.data))
     return table
 
 
