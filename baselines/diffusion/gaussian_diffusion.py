@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.contract import Draw, GenerativeModel, Given, HasLikelihood, Nats, Noise, Trains
+from baselines.contract import Draw, GenerativeModel, Given, HasLikelihood, Illustrates, Nats, Noise, Strip, Trains
 from baselines.data.likelihood import discretised_gaussian, from_signed, to_signed
 from baselines.diffusion.denoiser import Denoiser
+from baselines.diffusion.illustrations import illustrate
 from baselines.diffusion.process import Process
 from baselines.diffusion.samplers import Sampler
 from baselines.diffusion.sampling import SAMPLERS
@@ -24,7 +25,7 @@ from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
 
-class GaussianDiffusion(GenerativeModel, Trains, HasLikelihood):
+class GaussianDiffusion(GenerativeModel, Trains, HasLikelihood, Illustrates):
     """A submodule `unet` that is called with x_t and times in 0 .. TIME_RANGE; `native` is `ddpm` with all T steps."""
 
     samplers: ClassVar[tuple[str, ...]] = ("native", *SAMPLERS)
@@ -112,6 +113,11 @@ class GaussianDiffusion(GenerativeModel, Trains, HasLikelihood):
         sampler, draw = sampler_of(draw)
         steps = noise.normals("steps", len(x_T), self.shape.chw, sampler.noises(self.process, draw))
         return sampler.run(x_T, self.denoiser, draw, steps)
+
+    @torch.no_grad()
+    def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
+        """Both processes, progressive generation, one noise over steps, interpolation and inversion by DDIM."""
+        return illustrate(self.denoiser, real, self.shape.levels, noise)
 
 
 def sampler_of(draw: Draw) -> tuple[Sampler, Draw]:
