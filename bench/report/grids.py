@@ -37,7 +37,7 @@ def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
 
 
 def as_png(canvas: NDArray[np.uint8]) -> bytes:
-    """A PNG file of (H, W) or (H, W, 3)."""
+    """A PNG file of (H, W) or (H, W, channels): 2 are grey and alpha, 3 are colours, 4 colours and alpha."""
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -55,8 +55,8 @@ class Ratio(NamedTuple):
         return self.high is not None and self.high < 1
 
     def text(self) -> str:
-        """`1.22× (1.10 – 1.35)`."""
-        span = "" if self.low is None or self.high is None else f" ({number(self.low)} – {number(self.high)})"
+        """`1.22× [1.10 – 1.35]`."""
+        span = "" if self.low is None or self.high is None else f" [{number(self.low)} – {number(self.high)}]"
         return f"{number(self.value)}×{span}"
 
 

@@ -23,7 +23,8 @@ def steps_findings(sheet: Sheet) -> list[str]:
     """What shows, and what does not; nothing where the run has no DDIM draws over steps."""
     study = study_of(sheet)
     told = [] if study is None else [_few(study), _gap(study), *_sigma_hat(study), _trailing(study), _trained(study)]
-    told += [_linear(clock) for clock in clocks(sheet)[:1]]
+    title = "" if study is None else study.title
+    told += [_linear(clock) for clock in sorted(clocks(sheet), key=lambda c: c.title != title)[:1]]
     if not any(told):
         return []
     note = (

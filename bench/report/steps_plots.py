@@ -119,7 +119,7 @@ def clock(name: str, sheet: Sheet) -> Picture | None:
         if len(canvases) > 1:
             canvases[0].set_title("all", fontsize=9)
             canvases[1].set_title("the fewest, enlarged", fontsize=9)
-        canvases[0].legend(loc="upper left")
+        figure.legend(*canvases[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
     told = "; ".join(
         f"{c.title}: {number(1e3 * c.slope)} ms a call, {number(1e3 * c.start)} ms at none, the point furthest from "
@@ -130,7 +130,7 @@ def clock(name: str, sheet: Sheet) -> Picture | None:
         "Each point is a sampler with so many network calls; the line makes the sum of squared relative errors least. "
         f"{told}."
     )
-    return draw(name, "The clock: time over steps", caption, (6.4, 3.4), paint)
+    return draw(name, "The clock: time over steps", caption, (6.4, 3.4 + 0.19 * -(-len(fitted) // 2)), paint)
 
 
 def terms(name: str, held: Sequence[tuple[str, Band]]) -> Picture | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from bench.report.artifacts import StripImages
 from bench.report.grids import Grid, as_png, lay_out
 
@@ -54,10 +56,13 @@ class StripSet:
 
 
 def strip(held: StripImages) -> Strip:
-    """Lay a strip out: one pixel of white between images, a whole number of screen pixels an image pixel."""
+    """Lay a strip out: one transparent pixel between images, a whole number of screen pixels an image pixel."""
     across = len(held.columns)
     height, width = held.pixels.shape[3:]
-    canvas = lay_out(held.pixels.reshape(-1, *held.pixels.shape[2:]), held.levels, across)
+    flat = held.pixels.reshape(-1, *held.pixels.shape[2:])
+    canvas = np.atleast_3d(lay_out(flat, held.levels, across))
+    seen = 255 - lay_out(np.zeros_like(flat[:, :1]), 2, across)  # what lies between images is transparent
+    canvas = np.concatenate([canvas, seen[..., None]], 2)
     scale = max(1, -(-_CELL // (width + 1)))
     cell = (width + 1) * scale
     longest = max(len(label) for label in held.columns) * _GLYPH
