@@ -48,7 +48,7 @@ def illustrate(denoiser: Denoiser, real: Tensor, levels: int, noise: Noise) -> t
 
     caption = (
         f"DDIM with eta 0 and {min(_WALK_STEPS, denoiser.process.timesteps)} steps, from points on the great circle "
-        "between two noises (Song et al. 2020, fig. 6): x_T is a code of the image, so what lies between is an image."
+        "between two noises (Song et al. 2020, fig. 6): if x_T is a code of the image, what lies between is an image."
     )
     return (
         _forward(denoiser.process, real[:ROWS], levels, noise),
@@ -130,8 +130,8 @@ def _backward(seen: Recorder, final: Tensor, levels: int) -> tuple[Strip, Strip]
     labels = [*map(_at, times), "sample"]
     process = "Ancestral sampling with all steps (eta 1) from pure noise: x_t at the timesteps of the forward process."
     guess = (
-        "The network's predicted x_0 at the same moments of the same samples (Ho et al. 2020, fig. 6): large features "
-        "are settled first, details last."
+        "The network's predicted x_0 at the same moments of the same samples. Large features should be settled first, "
+        "details last (Ho et al. 2020, fig. 6)."
     )
     return (
         _strip(
@@ -154,8 +154,8 @@ def _over_steps(denoiser: Denoiser, x_T: Tensor, eta: float, whole: Tensor | Non
     others = (shown[:, -1] - shown[:, -1].roll(1, 0)).square().mean().sqrt()
     told = ", ".join(f"{d:.2f} (S={s})" for d, s in zip(apart.tolist(), chosen, strict=True)) or "none (one column)"
     claim = (
-        "without noise in the steps, x_T decides what the image shows, whatever the number of steps (Song et al. 2020, "
-        "fig. 5)"
+        "without noise in the steps, x_T alone should decide what the image shows, whatever the number of steps (Song "
+        "et al. 2020, fig. 5)"
         if eta == 0
         else "here the noise of the steps has a say, and it is another for each number of steps"
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baselines.types import Draw
+from bench.report.marks import commonest_protocol
 from bench.report.numbers import interval_text, number
 from bench.report.rows import Row, Score, Sheet
 from bench.report.tables import Column, Datum, Table, hint
@@ -155,7 +156,14 @@ def study_of(sheet: Sheet) -> Study | None:
 
 
 def ratio(row: Row, other: Row, metric: str) -> Ratio | None:
-    """row's metric over other's, by the seeds that both have; None where they share none, or a value is not above 0."""
+    """row's metric over other's, by the seeds that both have.
+
+    None where they share none, a value is not above 0, or the two were measured under different protocols.
+    """
+    if metric not in row.scores or metric not in other.scores:
+        return None
+    if row.scores[metric].protocol != other.scores[metric].protocol:
+        return None
     ours, theirs = by_seed(row, metric), by_seed(other, metric)
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds or min(*(ours[s] for s in seeds), *(theirs[s] for s in seeds), math.inf) <= 0:
@@ -176,10 +184,17 @@ def by_seed(row: Row, metric: str) -> dict[int, float]:
     return {r.cell.seed: m.value for r in row.records for m in r.measured if m.metric == metric}
 
 
+def usual(rows: Iterable[Row], metric: str | None) -> list[Row]:
+    """The rows that have the metric, by the protocol that most of them have."""
+    held = [row for row in rows if metric is not None and metric in row.scores]
+    protocol = commonest_protocol(row.scores[metric or ""] for row in held)
+    return [row for row in held if row.scores[metric or ""].protocol == protocol]
+
+
 def clocks(sheet: Sheet) -> list[Clock]:
     """Time over network calls of each checkpoint that has three numbers of steps or more."""
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in sheet.rows:
+    for row in usual(sheet.rows, sheet.speed):
         rate, calls = row.value(sheet.speed), row.value("nfe")
         if row.draw is not None and rate and calls and rate > 0 and calls > 0:
             points[row.title].append((calls, 1 / rate))
@@ -197,11 +212,14 @@ def fit(title: str, points: Sequence[tuple[float, float]]) -> Clock:
 
 def steps_table(sheet: Sheet) -> Table | None:
     """The quality metric by sampler and network calls, laid out as the published table is."""
-    held = [line for line in lines(sheet) if sheet.quality is not None]
+    alike = {id(row) for row in usual(sheet.rows, sheet.quality)}
+    held = [line for line in lines(sheet) if any(id(row) in alike for _, row in line.rows)]
     calls = sorted({x for line in held for x, _ in line.rows})
     if sheet.quality is None or len(calls) < 2 or len(calls) > 20:
         return None
-    scores = {(i, x): s for i, line in enumerate(held) for x, row in line.rows if (s := row.scores.get(sheet.quality))}
+    scores = {
+        (i, x): row.scores[sheet.quality] for i, line in enumerate(held) for x, row in line.rows if id(row) in alike
+    }
     best = {x: min(s.value for (_, at), s in scores.items() if at == x) for x in {x for _, x in scores}}
     table_lines = []
     for i, line in enumerate(held):

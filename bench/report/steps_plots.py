@@ -13,13 +13,13 @@ from bench.report.artifacts import Band
 from bench.report.numbers import number
 from bench.report.plots import FLOOR_TOLD, PLAIN, SECONDS, floor_line, interval, log_axes, log_ticks
 from bench.report.rows import Sheet
-from bench.report.steps import Clock, Line, clocks, lines
+from bench.report.steps import Clock, Line, clocks, lines, usual
 from bench.report.style import INK, Picture, draw
 
 _HUES = {"eta 0": "#0072B2", "eta 0.5": "#009E73", "eta 1": "#D55E00", "sigma-hat": "#CC79A7"}
 _SHAPES = {"eta 0": "o", "eta 0.5": "D", "eta 1": "s", "sigma-hat": "^"}
 _FURTHER = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B7280")
-_FURTHER_SHAPES = "os^Dv*P"
+_FURTHER_SHAPES = "vP*Xhp<"  # none of a kind's own
 _DASHES = {"uniform": "-", "trailing": "--", "quadratic": ":"}
 _CALLS = "network calls an image (NFE)"
 _MANY = 120  # timesteps up to which a line of terms has markers
@@ -69,6 +69,13 @@ def over_steps(name: str, sheet: Sheet, time: bool) -> Picture | None:
             "How far can the steps be cut before the FD rises? eta 0 is deterministic, eta 1 has DDPM's posterior "
             "variance, sigma-hat its larger one; solid lines are uniform timesteps, dashed ones trailing. Bars are "
             f"intervals over seeds (of one seed: its own). {FLOOR_TOLD}"
+        )
+        left = sum(metric in row.scores for line in lines(sheet) for _, row in line.rows)
+        left -= sum(len(points) for _, points in held)
+        caption += (
+            f" {left} draw{'s' * (left != 1)} by another protocol, or with an FD of 0 or less, left out."
+            if left
+            else ""
         )
     return draw(name, title, caption, (6.4, 4.4 + _legend_height(held)), paint)
 
@@ -177,12 +184,13 @@ def terms(name: str, held: Sequence[tuple[str, Band]]) -> Picture | None:
 def _drawn(
     every: Sequence[Line], sheet: Sheet, metric: str | None, time: bool
 ) -> list[tuple[Line, list[tuple[float, float]]]]:
-    """(line, points) of the lines that have the metric; a point is (calls or seconds, index of the line's row)."""
+    """The lines that have the metric, by its commonest protocol, with points (calls or seconds, index of the row)."""
+    alike = {id(row) for row in usual(sheet.rows, metric)}
     found = []
     for line in every:
         points: list[tuple[float, float]] = []
         for i, (calls, row) in enumerate(line.rows):
-            value, rate = row.value(metric), row.value(sheet.speed)
+            value, rate = row.value(metric) if id(row) in alike else None, row.value(sheet.speed)
             if value is not None and (value > 0 or metric != sheet.quality) and (not time or (rate and rate > 0)):
                 points.append((1 / rate if time and rate else calls, i))
         if points:
@@ -216,7 +224,7 @@ def _plot(
 
 
 def _looks(every: Sequence[Line]) -> dict[str, _Look]:
-    """A colour and a shape a kind, dashes a spacing; where several checkpoints have lines, a colour a line."""
+    """A colour and a shape a kind, dashes a spacing; where several checkpoints have lines, a look of its own a line."""
     plain = len({(line.kind, line.spacing) for line in every}) == len(every)
     looks, further = {}, 0
     for line in every:
@@ -227,7 +235,10 @@ def _looks(every: Sequence[Line]) -> dict[str, _Look]:
             looks[line.label] = _Look(INK, "X", "-.")
         else:
             at = further + 4 if plain else further
-            looks[line.label] = _Look(_FURTHER[at % len(_FURTHER)], _FURTHER_SHAPES[at % len(_FURTHER_SHAPES)], dashes)
+            turn = at + at // len(_FURTHER)  # 49 pairs of a colour and a shape before one comes again
+            looks[line.label] = _Look(
+                _FURTHER[at % len(_FURTHER)], _FURTHER_SHAPES[turn % len(_FURTHER_SHAPES)], dashes
+            )
             further += 1
     return looks
 

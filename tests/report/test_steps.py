@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from bench.report.content import gather
 from bench.report.grouping import make_sheet
 from bench.report.rows import Sheet
 from bench.report.source import open_results
-from bench.report.steps import Ratio, clocks, fit, kind_of, lines, ratio, steps_table, study_of
+from bench.report.steps import Line, Ratio, clocks, fit, kind_of, lines, ratio, steps_table, study_of
 from bench.report.steps_findings import steps_findings
 from tests.report.conftest import FAMILIES, PROVENANCE, save_artifact
 
@@ -198,6 +199,21 @@ def test_a_ratio_is_paired_by_seed(tmp_path: Path, count: int) -> None:
         assert (found.low, found.high) == pytest.approx((found.value * 0.9 / 1.1, found.value * 1.1 / 0.9))
 
 
+def test_draws_by_another_protocol_are_compared_with_nothing_and_left_out_of_the_line(tmp_path: Path) -> None:
+    sheet = write(tmp_path, as_published, {1000: every()})
+    rows = [row for row in sheet.rows if row.draw is not None and row.draw.steps == 10]
+    fd = rows[0].scores["fd[digits-cnn]"]
+    odd = replace(rows[0], scores={**rows[0].scores, fd.metric: replace(fd, protocol='{"n": 7}')})
+    assert ratio(rows[0], rows[1], fd.metric) is not None
+    assert ratio(odd, rows[1], fd.metric) is None
+    mixed = replace(sheet, rows=tuple(odd if row is rows[0] else row for row in sheet.rows))
+    whole, fewer = (steps_plots.over_steps("x", one, time=False) for one in (sheet, mixed))
+    assert whole is not None
+    assert fewer is not None
+    assert "left out" not in whole.caption
+    assert "1 draw by another protocol" in fewer.caption
+
+
 def test_ratios_say_what_lies_on_one_side_only() -> None:
     assert Ratio(2.0, 1.1, 3.0, 3).above
     assert Ratio(0.5, 0.2, 0.9, 3).below
@@ -239,6 +255,14 @@ def test_two_checkpoints_have_lines_that_name_them_in_looks_of_their_own(tmp_pat
     assert labels == ["DDPM (timesteps=1000) DDIM eta 0", "DDPM (timesteps=500) DDIM eta 0"]
     looks = steps_plots._looks(lines(sheet))
     assert len({(look.hue, look.shape, look.dashes) for look in looks.values()}) == len(labels)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_forty_lines_look_unlike_each_other(plain: bool) -> None:
+    kinds = ["eta 0", "eta 0.5", "eta 1", "sigma-hat", "ddpm T=S", *(f"solver {i}" for i in range(35))]
+    many = [Line(f"line {i}", kind if plain else "eta 0", "uniform", ()) for i, kind in enumerate(kinds)]
+    looks = steps_plots._looks(many)
+    assert len(set(looks.values())) == len(many)
 
 
 # Terms by timestep
