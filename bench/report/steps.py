@@ -127,7 +127,8 @@ def lines(sheet: Sheet) -> list[Line]:
         draw = points[0][1].draw
         assert draw is not None
         name = f"{title} {label}" if several else label
-        found.append(Line(name, kind_of(draw) or label, draw.spacing, _by_calls(points)))
+        kind = kind_of(draw) if draw.sampler == "ddim" else None  # DDPM's own draws are told apart from eta 1
+        found.append(Line(name, kind or label, draw.spacing, _by_calls(points)))
     for name, rows in trained.items():
         title = next(iter(rows.values())).model.title
         label = TRAINED if len(trained) == 1 else f"{title} trained with T = S"

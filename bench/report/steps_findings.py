@@ -65,7 +65,7 @@ def _gap(study: Study) -> str:
     shrunk = _shrinkage(zero, one, first, last, study.quality)
     told = f"eta 1 against eta 0 goes from {few.text()} at S={first} to {many.text()} at S={last}"
     if study.timesteps is not None and last < study.timesteps:
-        told += f" (S=T={study.timesteps} was not drawn)"
+        told += f" (S=T={study.timesteps} was not drawn with both)"
     turned = next((s for s in both if (r := ratio(one[s], zero[s], study.quality)) is not None and r.below), None)
     if few.value > 1 and many.below:
         tail = f"the gap does not close but turns round: from S={turned} on eta 1 is the better one"

@@ -257,6 +257,13 @@ def test_two_checkpoints_have_lines_that_name_them_in_looks_of_their_own(tmp_pat
     assert len({(look.hue, look.shape, look.dashes) for look in looks.values()}) == len(labels)
 
 
+def test_ancestral_draws_leave_ddims_colours_as_they_are(tmp_path: Path) -> None:
+    sheet = write(tmp_path, as_published, {1000: [*every(), Draw("ddpm", 1000)]})
+    looks = steps_plots._looks(lines(sheet))
+    assert looks["DDIM eta 1"].hue == "#D55E00"
+    assert len(set(looks.values())) == len(looks) == 4
+
+
 @pytest.mark.parametrize("plain", [True, False])
 def test_forty_lines_look_unlike_each_other(plain: bool) -> None:
     kinds = ["eta 0", "eta 0.5", "eta 1", "sigma-hat", "ddpm T=S", *(f"solver {i}" for i in range(35))]
