@@ -27,6 +27,7 @@ __all__ = [
     "HasDensity",
     "HasExactMoments",
     "HasLikelihood",
+    "Illustrates",
     "ImageShape",
     "Losses",
     "Model",
@@ -37,6 +38,7 @@ __all__ = [
     "Phase",
     "Reconstructs",
     "Replays",
+    "Strip",
     "Training",
     "Trains",
 ]
@@ -287,6 +289,33 @@ class Reconstructs(ABC):
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
         """uint8 (B, C, H, W) to uint8 (B, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A table of pictures with words: what a model shows of how it works."""
+
+    title: str
+    caption: str  # what to see, and what was measured on these very images
+    rows: tuple[str, ...]  # a label each; empty where there is nothing to tell
+    columns: tuple[str, ...]
+    images: Tensor  # uint8 (rows, columns, C, H, W), levels 0 .. shape.levels - 1
+
+    def __post_init__(self) -> None:
+        wanted = len(self.rows), len(self.columns)
+        if self.images.dtype != torch.uint8 or self.images.ndim != 5 or tuple(self.images.shape[:2]) != wanted:
+            raise ValueError(
+                f"strip {self.title!r}: expected uint8 images {(*wanted, 'C', 'H', 'W')}, "
+                f"got {self.images.dtype} {tuple(self.images.shape)}"
+            )
+
+
+class Illustrates(ABC):
+    """Shows how it works in pictures, made once from the trained weights; a few seconds' work."""
+
+    @abstractmethod
+    def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
+        """Strips made from uint8 test images (n, C, H, W), n at least 1, and from noise; no image is picked."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Files beside the records, named by the hash of their content: sample grids, real images, curves, timings."""
+"""Files beside the records, named by the hash of their content: sample grids, real images, strips, curves, timings."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.checkpoint import write_atomically
+from baselines.contract import Strip
 from bench.record import Artifact
 
 
@@ -20,6 +21,14 @@ def save_images(results: Path, role: str, images: NDArray[np.uint8], levels: int
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=images, levels=np.array(levels))
     return _save(results, role, buffer.getvalue(), "npz")
+
+
+def save_strip(results: Path, strip: Strip, levels: int) -> Artifact:
+    """A table of pictures with its words, as a compressed npz: images, levels, and the words as JSON in `words`."""
+    words = {"title": strip.title, "caption": strip.caption, "rows": strip.rows, "columns": strip.columns}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=strip.images.numpy(), levels=np.array(levels), words=np.array(json.dumps(words)))
+    return _save(results, "strip", buffer.getvalue(), "npz")
 
 
 def save_json(results: Path, role: str, content: Any) -> Artifact:

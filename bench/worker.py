@@ -17,12 +17,12 @@ from torch import Tensor
 
 from baselines import checkpoint, registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Fits, GenerativeModel, Noise, Trains
-from baselines.errors import DivergedError
+from baselines.contract import Fits, GenerativeModel, Illustrates, Noise, Trains
+from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.types import Progress
 from bench import provenance
-from bench.artifacts import is_whole, load_images, save_images, save_json
+from bench.artifacts import is_whole, load_images, save_images, save_json, save_strip
 from bench.families import measure_families, open_extractor
 from bench.job import Job
 from bench.measure.clock import Clock, Effort
@@ -41,6 +41,7 @@ from bench.record import Artifact, Measurement, Record
 Send = Callable[[tuple[str, int, int]], None]
 
 _REAL_SHOWN = 100  # test images kept beside the samples, for the report's grids
+_REAL_ILLUSTRATED = 16  # test images that a model may show its workings on
 
 
 def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
@@ -97,10 +98,11 @@ class _Cell:
         curve = {"rows": state["curve"]} if state["curve"] else {}
         contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves}
         artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
+        strips, refused = self._strips()
         return self._record(
             (*found.measurements, *measured),
-            {**found.skipped, **skipped},
-            tuple(artifacts),
+            {**found.skipped, **skipped, **refused},
+            (*artifacts, *strips),
             {name: state[name] for name in ("images", "seconds", "cpu_seconds", "resumed", "best_images")},
         )
 
@@ -125,6 +127,19 @@ class _Cell:
         checkpoint.save(folder, "model", self.model.state_dict(), {"state": plain, **about})
         checkpoint.remove(folder, "state")
         return plain
+
+    def _strips(self) -> tuple[tuple[Artifact, ...], dict[str, str]]:
+        """The pictures that the model makes of its own workings; none where it refuses, with its reason."""
+        if not isinstance(self.model, Illustrates):
+            return (), {}
+        self.progress("pictures", 0, 1)
+        setup, shown = self.job.setup, self.dataset.test.images[:_REAL_ILLUSTRATED]
+        noise = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device)
+        try:
+            strips = self.model.pictures(shown.to(setup.device), noise)
+        except UserError as error:
+            return (), {"pictures": str(error)}
+        return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), {}
 
     # Drawing
 

@@ -98,3 +98,16 @@ def test_shipped_matrices_are_valid(name: str) -> None:
     _, content = matrix.load(name)
     assert content.title
     assert matrix.expand(content)
+
+
+@pytest.mark.parametrize("dataset", ["digits", "mnist"])
+def test_the_diffusion_study_trains_every_chain_alike_with_three_seeds(dataset: str) -> None:
+    found = [w for w in matrix.expand(matrix.load("diffusion")[1], datasets=[dataset]) if w.model == "ddpm"]
+    assert {w.seed for w in found} == {0, 1, 2}
+    assert len({w.budget for w in found}) == 1
+    rest = [{k: v for k, v in w.config.items() if k != "timesteps"} for w in found]
+    assert all(config == rest[0] for config in rest), "T alone sets the trainings apart"
+    short = {w.config["timesteps"] for w in found if "timesteps" in w.config}
+    eta_0 = {d.steps for w in found for d in w.draws if d.sampler == "ddim" and d.eta == 0 and d.spacing == "uniform"}
+    assert short
+    assert short <= eta_0, "DDIM is drawn with as many steps as each short chain has"

@@ -282,6 +282,52 @@ def test_show_speaks_json_and_csv(place: Path) -> None:
     assert "Independent pixels by gradient" in " ".join(trilemma(place, "show", "results/mine").stdout.split())
 
 
+REFUSES = """
+from dataclasses import dataclass
+
+from baselines.contract import Illustrates, Model
+from baselines.errors import UserError
+from outside_model import Config, Pixels
+
+
+class Shy(Pixels, Illustrates):
+    def pictures(self, real, noise):
+        raise UserError("nothing to see")
+
+
+MODEL = Model("Shy", "a test", Config, Shy)
+"""
+
+
+def test_what_models_show_of_themselves_is_kept_with_the_training_and_stands_in_the_report(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "outside_model.py", tmp_path / "outside_model.py")
+    (tmp_path / "shy.py").write_text(REFUSES)
+    models = (
+        '[[models]]\nmodel = "ddpm"\nimages = 64\nconfig = { timesteps = 12 }\n'
+        'draws = [{ sampler = "ddim", steps = [5, 10] }]\n[[models]]\nmodel = "shy"\nimages = 64\n'
+    )
+    (tmp_path / "mine.toml").write_text(MATRIX.partition("[[models]]")[0] + models)
+    done = trilemma(tmp_path, "run", "mine.toml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = records(tmp_path)
+    strips = [a for a in found["ddpm-digits seed 0"].artifacts if a.role == "strip"]
+    assert len(strips) == 7
+    assert found["shy-digits seed 0"].status == "ok"
+    assert found["shy-digits seed 0"].skipped["pictures"] == "nothing to see"
+    page = (tmp_path / "reports" / "mine" / "index.html").read_text(encoding="utf-8")
+    for title in (
+        "Forward process",
+        "Progressive generation",
+        "Reconstruction by DDIM inversion",
+        "What do steps buy?",
+    ):
+        assert title in page
+    (tmp_path / "results" / "mine" / strips[0].path).unlink()
+    again = trilemma(tmp_path, "run", "mine.toml")
+    assert "1 to train" in again.stdout, "a strip that is lost is made again"
+    assert len([a for a in records(tmp_path)["ddpm-digits seed 0"].artifacts if a.role == "strip"]) == 7
+
+
 def a_measurement(record: Record, metric: str) -> Any:
     return next(m for m in record.measured if m.metric == metric)
 

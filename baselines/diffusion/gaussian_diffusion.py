@@ -13,15 +13,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from baselines.contract import HasLikelihood, Nats, Noise, Trains
+from baselines.contract import HasLikelihood, Illustrates, Nats, Noise, Strip, Trains
 from baselines.data.likelihood import dequantised_nats, discretised_gaussian, to_signed, unit_to_signed
 from baselines.diffusion.chain_model import ChainModel
+from baselines.diffusion.illustrations import illustrate
 from baselines.diffusion.pf_ode import PF_ODE_PROBES, PF_ODE_STEPS, log_density, random_signs
 from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
 
-class GaussianDiffusion(ChainModel, Trains, HasLikelihood):
+class GaussianDiffusion(ChainModel, Trains, HasLikelihood, Illustrates):
     """A submodule `unet` that is called with x_t and times in 0 .. TIME_RANGE."""
 
     averaged: ClassVar[tuple[str, ...]] = ("unet",)
@@ -92,3 +93,10 @@ class GaussianDiffusion(ChainModel, Trains, HasLikelihood):
             standard_errors={"trace": each.std(1) / PF_ODE_PROBES**0.5},
             changes={"half the steps": nats(PF_ODE_STEPS // 2).mean(1) - total},
         )
+
+    # Pictures
+
+    @torch.no_grad()
+    def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
+        """Both processes, progressive generation, one noise over steps, interpolation and inversion by DDIM."""
+        return illustrate(self.denoiser, real, self.shape.levels, noise)

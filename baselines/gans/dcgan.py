@@ -19,18 +19,21 @@ from baselines.contract import (
     Draw,
     GenerativeModel,
     Given,
+    Illustrates,
     ImageShape,
     Losses,
     Model,
     Noise,
     OptimiserConfig,
     Phase,
+    Strip,
     Training,
     Trains,
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
 from baselines.nets.conv import double, halve, halvings
+from baselines.nets.interpolation import interpolation
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Config:
                 raise UserError(f"dcgan.{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class Dcgan(GenerativeModel, Trains):
+class Dcgan(GenerativeModel, Trains, Illustrates):
     """A generator of tanh images in [-1, 1], and the discriminator it learns from."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
@@ -101,6 +104,19 @@ class Dcgan(GenerativeModel, Trains):
         """G(z) with batch norm's running statistics, rounded to levels."""
         self.check_draw(None, draw)
         return from_signed(self.generator(noise.normal("z", n, (self.config.latent,))), self.shape.levels)
+
+    @torch.no_grad()
+    def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
+        """Walks between pairs of z (section 6.1 of the paper), along great circles."""
+
+        def decode(z: Tensor) -> Tensor:
+            return from_signed(self.generator(z), self.shape.levels)
+
+        caption = (
+            "Images of latents between two normal draws, along the great circle. Smooth changes without jumps, and "
+            "images that look real all the way, tell of a space that is learned and not of memorised images."
+        )
+        return (interpolation("Interpolation in the latent space", caption, (self.config.latent,), decode, noise),)
 
 
 class SlowBatchNorm(nn.BatchNorm2d):

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,31 @@ class Images:
 
     pixels: NDArray[np.uint8]  # (n, C, H, W), levels 0 .. levels - 1
     levels: int
+
+
+@dataclass(frozen=True)
+class StripImages:
+    """A table of pictures with its words, as a training's record holds it."""
+
+    title: str
+    caption: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    pixels: NDArray[np.uint8]  # (rows, columns, C, H, W), levels 0 .. levels - 1
+    levels: int
+
+
+class Band(NamedTuple):
+    """A number at each timestep with its interval; all three of one length."""
+
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+_LONGEST = {"title": 200, "caption": 2000, "label": 40}  # characters
+_MOST_PICTURES = 1000  # of a strip
+_MOST_TIMESTEPS = 100_000
 
 
 def read_artifact(folder: Path, artifact: Artifact) -> bytes:
@@ -82,6 +107,67 @@ def read_curve(folder: Path, artifact: Artifact) -> list[dict[str, float]]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"artifact {artifact.path}: expected a curve with rows, got {error}") from error
+
+
+def read_strip(folder: Path, artifact: Artifact) -> StripImages:
+    """A table of pictures: an npz with `images` uint8 (rows, columns, C, H, W), `levels`, and `words`, a JSON text.
+
+    Raises:
+        UserError: as `read_artifact`, and if the content is something else.
+    """
+    data = read_artifact(folder, artifact)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            images, levels, words = held["images"], int(held["levels"]), json.loads(str(held["words"]))
+        title, caption = _text(words["title"], "title"), _text(words["caption"], "caption")
+        rows, columns = (tuple(_text(label, "label") for label in words[name]) for name in ("rows", "columns"))
+    except (ValueError, KeyError, OSError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"artifact {artifact.path}: expected an npz of a strip, got {error}") from error
+    if (
+        images.dtype != np.uint8
+        or images.ndim != 5
+        or images.shape[:2] != (len(rows), len(columns))
+        or not 1 <= len(rows) * len(columns) <= _MOST_PICTURES
+        or images.shape[2] not in (1, 3)
+        or min(images.shape) < 1
+        or not 2 <= levels <= 256
+    ):
+        raise UserError(
+            f"artifact {artifact.path}: expected uint8 images ({len(rows)}, {len(columns)}, 1 or 3, H, W), at most "
+            f"{_MOST_PICTURES}, and 2 to 256 levels, got {images.dtype} {images.shape} and {levels}"
+        )
+    return StripImages(title, caption, rows, columns, images, levels)
+
+
+def read_terms(folder: Path, artifact: Artifact) -> dict[str, Band]:
+    """The terms of each likelihood at every timestep: JSON {likelihood: {"L_t": {"mean", "low", "high": [numbers]}}}.
+
+    A likelihood without L_t is left out.
+
+    Raises:
+        UserError: as `read_artifact`, and if the content is something else.
+    """
+    data = read_artifact(folder, artifact)
+    try:
+        plain: Any = json.loads(data)
+        return {str(name): _band(curves["L_t"]) for name, curves in plain.items() if "L_t" in curves}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"artifact {artifact.path}: expected terms by likelihood, got {error}") from error
+
+
+def _band(curve: Any) -> Band:
+    band = Band(*(tuple(float(v) for v in curve[name]) for name in Band._fields))
+    if not 1 <= len(band.mean) <= _MOST_TIMESTEPS or len({len(part) for part in band}) > 1:
+        raise ValueError(f"mean, low, high of {', '.join(str(len(part)) for part in band)} timesteps")
+    if not all(math.isfinite(v) for part in band for v in part):
+        raise ValueError("a number that is not finite")
+    return band
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST[what]:
+        raise ValueError(f"a {what} that is no text of at most {_LONGEST[what]} characters")
+    return value
 
 
 def artifact_of(record: Record, role: str) -> Artifact | None:

@@ -32,10 +32,15 @@ def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
     All grids of images of one size come out at one scale: a whole number of screen pixels an image pixel.
     """
     canvas = tile(images, side)
+    scale = max(1, round(240 / canvas.shape[1]))
+    return Grid(title, note, as_png(canvas), canvas.shape[1] * scale, canvas.shape[0] * scale)
+
+
+def as_png(canvas: NDArray[np.uint8]) -> bytes:
+    """A PNG file of (H, W) or (H, W, channels): 2 are grey and alpha, 3 are colours, 4 colours and alpha."""
     buffer = io.BytesIO()
     Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
-    scale = max(1, round(240 / canvas.shape[1]))
-    return Grid(title, note, buffer.getvalue(), canvas.shape[1] * scale, canvas.shape[0] * scale)
+    return buffer.getvalue()
 
 
 def enlarged(picture: Grid) -> bytes:
@@ -48,12 +53,16 @@ def enlarged(picture: Grid) -> bytes:
 
 def tile(images: Images, side: int) -> NDArray[np.uint8]:
     """(H', W') or (H', W', 3) uint8: a grid of `side` columns with one white pixel between images."""
-    pixels = images.pixels[: side * side]
+    return lay_out(images.pixels[: side * side], images.levels, side)
+
+
+def lay_out(pixels: NDArray[np.uint8], levels: int, columns: int) -> NDArray[np.uint8]:
+    """All images (n, C, H, W), row by row, with one white pixel between them."""
     n, channels, height, width = pixels.shape
-    lines = max(1, -(-n // side))
-    canvas = np.full((lines * (height + 1) - 1, side * (width + 1) - 1, channels), 255, np.uint8)
-    shown = np.rint(pixels.astype(np.float64).clip(0, images.levels - 1) * (255 / (images.levels - 1)))
+    lines = max(1, -(-n // columns))
+    canvas = np.full((lines * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
+    shown = np.rint(pixels.astype(np.float64).clip(0, levels - 1) * (255 / (levels - 1)))
     for i, image in enumerate(shown.astype(np.uint8)):
-        top, left = (i // side) * (height + 1), (i % side) * (width + 1)
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
         canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
     return canvas[:, :, 0] if channels == 1 else canvas

@@ -101,6 +101,11 @@ def protocol_of(m: Measurement) -> str:
     return json.dumps(held, sort_keys=True, default=str)
 
 
+def training_of(record: Record) -> tuple[str, str, str]:
+    """What the seeds of one training have in common: model, budget, config."""
+    return record.cell.model, record.cell.budget.label(), _canonical(record.cell.config)
+
+
 def _by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
     groups: dict[str, list[Record]] = defaultdict(list)
     for r in records:
@@ -110,9 +115,9 @@ def _by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 def _rows_of(model: ModelInfo, records: list[Record]) -> list[Row]:
     """One row a (budget, config, draw); a training without draws keeps a row."""
-    trainings: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    trainings: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
     for r in sorted(records, key=lambda r: r.cell.seed):
-        trainings[r.cell.budget.label(), _canonical(r.cell.config)].append(r)
+        trainings[training_of(r)].append(r)
     rows: list[Row] = []
     for name, group in zip(_variants(list(trainings.values())), trainings.values(), strict=True):
         draws: dict[tuple[str, int | None], list[Record]] = defaultdict(list)

@@ -66,8 +66,17 @@ def _section(section: Section) -> Iterator[str]:
         yield _picture(section.trilemma)
     yield from (f"- {escape(text)}" for text in (*section.formulas, *section.missing))
     yield f"\n### {section.main.title}\n\n{table(section.main)}\n"
+    if section.steps is not None:
+        yield "### What do steps buy?\n"
+        yield from (f"- {escape(text)}" for text in section.steps.findings)
+        yield ""
+        for picture in section.steps.pictures:
+            yield f"#### {escape(picture.title)}\n\n{_picture(picture)}"
+        if section.steps.table is not None:
+            yield f"#### {section.steps.table.title}\n\n{table(section.steps.table)}\n"
     for picture in section.pictures:
         yield f"### {escape(picture.title)}\n\n{_picture(picture)}"
+    yield from _strips(section)
     if section.grids:
         yield "### Samples\n\nThe first 64 of each, not picked; the same scale for all.\n"
         for i, grid in enumerate(section.grids):
@@ -76,6 +85,15 @@ def _section(section: Section) -> Iterator[str]:
     for held in (section.exact, section.likelihood, section.cost, section.other):
         if held is not None and held.lines:
             yield f"### {held.title}\n\n{table(held)}\n"
+
+
+def _strips(section: Section) -> Iterator[str]:
+    for i, held in enumerate(section.strips):
+        yield f"### How it works, in pictures: {escape(held.title)}, {escape(held.note)}\n"
+        for j, strip in enumerate(held.strips):
+            yield f"**{escape(strip.title)}.** {escape(strip.caption)}\n"
+            yield f"![{escape(strip.title)}](figures/strip-{section.slug}-{i}-{j}.png)\n"
+            yield f"Columns: {escape(', '.join(label.text for label in strip.columns))}.\n"
 
 
 def _calibration(calibration: Calibration) -> Iterator[str]:

@@ -90,9 +90,8 @@ def _groups(section: Section) -> list[tuple[str, list[object]]]:
     """The section's figures under the headings where they stand."""
     heads = (
         ("Quality against time", ("quality-",)),
-        ("Fewer steps: DDPM and DDIM", ("steps-",)),
         ("Learned against exact", ("exact-",)),
-        ("Likelihood", ("likelihood-",)),
+        ("Likelihood", ("likelihood-", "terms-")),
         ("Training", ("validation-", "losses-")),
     )
     groups = [(head, [p for p in section.pictures if p.name.startswith(starts)]) for head, starts in heads]

@@ -82,6 +82,11 @@ def published_tables() -> list[Table]:
     ]
 
 
+def published_over_steps() -> Table:
+    """The table that stands beside one's own draws over steps."""
+    return next(table for table in published_tables() if table.name == "published-ddim")
+
+
 def _table(name: str, title: str, intro: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
     columns = tuple(Column(head, numeric=_is_number(text)) for head, text in zip(heads, rows[0], strict=True))
     lines = tuple(Line(tuple(Datum(text, _sort(text)) for text in row)) for row in rows)

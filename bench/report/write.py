@@ -33,6 +33,9 @@ def write(results: Path, out: Path) -> Path:
     for section in content.sections:
         for i, grid in enumerate(section.grids):
             files[f"figures/samples-{section.slug}-{i}.png"] = enlarged(grid)
+        for i, held in enumerate(section.strips):
+            for j, strip in enumerate(held.strips):
+                files[f"figures/strip-{section.slug}-{i}-{j}.png"] = enlarged(strip.picture)
     try:
         for name, data in files.items():
             (out / name).write_bytes(data)
@@ -45,5 +48,7 @@ def _pictures(content: Content) -> Iterator[Picture]:
     for section in content.sections:
         yield from (p for p in (section.trilemma, section.map) if p is not None)
         yield from section.pictures
+        if section.steps is not None:
+            yield from section.steps.pictures
     for calibration in content.calibrations:
         yield from calibration.pictures

@@ -9,7 +9,7 @@ import torch
 
 from baselines import registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Draw, Fits, GenerativeModel, HasDensity, HasLikelihood, Noise, Trains
+from baselines.contract import Draw, Fits, GenerativeModel, HasDensity, HasLikelihood, Illustrates, Noise, Trains
 from baselines.data.dataset import Dataset, Split
 from baselines.data.likelihood import image_nats, kinds
 from baselines.errors import UserError
@@ -149,6 +149,30 @@ def test_each_phase_moves_its_own_parameters_only(name: str, tmp_path: Path) -> 
         owned = {n for n, _ in model.named_parameters() if n.startswith(tuple(f"{m}." for m in phase.modules))}
         assert moved
         assert moved <= owned
+
+
+@pytest.mark.parametrize("shape", ["digits", "rgb"])
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(build(name, SHAPES["digits"]), Illustrates)])
+def test_what_a_model_shows_of_itself_is_labelled_within_its_levels_and_made_again_the_same(
+    name: str, shape: str
+) -> None:
+    size = SHAPES[shape]
+    config = registry.load(name).model.config
+    short = {"timesteps": 20} if "timesteps" in config_values(config()) else {}
+    model = trainer.build(registry.load(name).model, size, build_config(config, short, name), seed=0).eval()
+    assert isinstance(model, Illustrates)
+    real = images_of(size, 5)
+    before = real.clone()
+    first, again = model.pictures(real, Noise(1)), model.pictures(real, Noise(1))
+    assert first
+    assert torch.equal(real, before)
+    for strip, same in zip(first, again, strict=True):
+        assert strip.title
+        assert strip.caption
+        assert strip.images.shape[2:] == size.chw
+        assert int(strip.images.max()) < size.levels
+        assert torch.equal(strip.images, same.images)
+    assert len({strip.title for strip in first}) == len(first)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -120,7 +120,10 @@ def test_every_image_has_an_alternative_and_every_id_is_its_own(written: Path) -
 
 def test_figures_lie_beside_the_page_as_svg_and_png_with_captions_in_it(written: Path) -> None:
     names = {path.stem for path in (written / "figures").glob("*.svg")}
-    expected = "trilemma map quality-latency quality-throughput steps steps-time likelihood validation losses"
+    expected = (
+        "trilemma map quality-latency quality-throughput steps steps-time steps-coverage steps-clock likelihood "
+        "validation losses"
+    )
     assert names == {f"{name}-digits" for name in expected.split()}
     for name in names:
         svg = (written / "figures" / f"{name}.svg").read_text(encoding="utf-8")

@@ -1,0 +1,329 @@
+"""What steps buy: lines, ratios, clocks and sentences, from records whose truth is set by the test."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from baselines.errors import UserError
+from baselines.types import Budget, Draw
+from bench import store
+from bench.record import Artifact, Cell, Measurement, Record
+from bench.report import steps_plots
+from bench.report.artifacts import Band, read_terms
+from bench.report.content import gather
+from bench.report.grouping import make_sheet
+from bench.report.rows import Sheet
+from bench.report.source import open_results
+from bench.report.steps import Line, Ratio, clocks, fit, kind_of, lines, ratio, steps_table, study_of
+from bench.report.steps_findings import steps_findings
+from tests.report.conftest import FAMILIES, PROVENANCE, save_artifact
+
+Make = Callable[..., Path]
+Truth = Callable[[Draw, int], float]
+STEPS = (5, 10, 20, 50, 100, 1000)
+PUBLISHED = {  # FID of Song et al. 2020, table 1; S = 5 made up after the same pattern
+    "eta 0": (25.0, 13.36, 6.84, 4.67, 4.16, 4.04),
+    "eta 1": (80.0, 41.07, 18.36, 8.01, 5.78, 4.73),
+    "sigma-hat": (500.0, 367.43, 133.37, 32.72, 9.99, 3.17),
+}
+DRAWS = {
+    "eta 0": [Draw("ddim", s) for s in STEPS],
+    "eta 1": [Draw("ddim", s, 1.0) for s in STEPS],
+    "sigma-hat": [Draw("ddim", s, variance="sigma_hat") for s in STEPS],
+}
+
+
+def as_published(draw: Draw, timesteps: int) -> float:
+    return PUBLISHED[kind_of(draw) or ""][STEPS.index(draw.steps or timesteps)]
+
+
+def write(
+    folder: Path,
+    truth: Truth,
+    draws: Mapping[int, list[Draw]],
+    seeds: tuple[int, ...] = (0, 1, 2),
+    spread: float = 0.01,
+    seconds: Callable[[int], float] = lambda calls: 1e-3 * calls,
+    terms: bytes | None = None,
+) -> Sheet:
+    """Records of ddpm trainings (T -> draws) whose FD is the truth, times a factor of each seed and draw."""
+    records = []
+    for timesteps, wanted in draws.items():
+        for seed in seeds:
+            key, rng = f"{timesteps}-{seed}", np.random.default_rng([timesteps, seed])
+            cell = Cell("ddpm", "digits", Budget(images=100), seed, {"timesteps": timesteps, "lr": 0.1})
+            artifacts = () if terms is None else (save_artifact(folder, "likelihood_curves", terms, "json"),)
+            records.append(Record(f"{key}-train", key, "ok", cell, artifacts=artifacts, provenance=PROVENANCE))
+            for draw in wanted:
+                calls = draw.steps or timesteps
+                fd = truth(draw, timesteps) * math.exp(spread * rng.standard_normal())
+                speed = Measurement("images_per_s", 1 / seconds(calls), "images/s", "higher", 1, "draw")
+                measured = (
+                    Measurement("fd[digits-cnn]", fd, "", "lower", 100, "draw", 0.9 * fd, 1.1 * fd),
+                    Measurement("coverage[digits-cnn]", 0.9, "", "higher", 100, "draw"),
+                    Measurement("nfe", float(calls), "", "none", 1, "draw"),
+                    *((speed,) if seed == 0 else ()),
+                )
+                drawn = Cell(cell.model, cell.dataset, cell.budget, seed, cell.config, draw)
+                records.append(Record(f"{key}-{draw.label()}", key, "ok", drawn, measured, provenance=PROVENANCE))
+    for record in records:
+        store.append(folder, record)
+    store.write_run(folder, {"matrix": "steps", "families": {"ddpm": FAMILIES["ddpm"]}})
+    return make_sheet(open_results(folder), "digits")
+
+
+def every() -> list[Draw]:
+    return [draw for line in DRAWS.values() for draw in line]
+
+
+def told(sheet: Sheet, start: str) -> str:
+    return next(sentence for sentence in steps_findings(sheet) if sentence.startswith(start))
+
+
+@pytest.mark.parametrize(
+    ("draw", "kind"),
+    [
+        (Draw("ddim", 5), "eta 0"),
+        (Draw("ddim", 5, 0.5), "eta 0.5"),
+        (Draw("ddim", 5, variance="sigma_hat"), "sigma-hat"),
+        (Draw("ddpm"), "eta 1"),
+        (Draw("ddpm", variance="beta"), "sigma-hat"),
+        (Draw("ddpm", variance="learned"), None),
+        (Draw("dpm_solver", 5), None),
+        (Draw("ddim", 5, clip=False), None),
+        (Draw("ddim", 5, options={"x": 1}), None),
+    ],
+)
+def test_a_draws_kind_says_which_noise_its_steps_have(draw: Draw, kind: str | None) -> None:
+    assert kind_of(draw) == kind
+
+
+def test_the_published_picture_is_told_as_expected(tmp_path: Path) -> None:
+    sheet = write(tmp_path, as_published, {1000: every()})
+    few = told(sheet, "Few steps")
+    assert "as expected, at S=5 (next is eta 1, 3." in few
+    assert "S=20" in few
+    assert "does not" not in few
+    gap = told(sheet, "Towards T")
+    assert "to 1.1" in gap
+    assert gap.endswith("the gap closes, as expected.")
+    assert told(sheet, "Sigma-hat at S=5").startswith("Sigma-hat at S=5: the worst, as expected; it has 6.")
+    assert "the best, as expected; the next, eta 0, has 1.2" in told(sheet, "Sigma-hat at S=T=1000")
+    assert "linear in S, as expected, 1.00 ms a network call" in told(sheet, "Time")
+
+
+def test_an_effect_that_is_turned_round_is_told_as_not_shown(tmp_path: Path) -> None:
+    def upside_down(draw: Draw, timesteps: int) -> float:
+        return 100 / as_published(draw, timesteps)
+
+    sheet = write(tmp_path, upside_down, {1000: every()}, seconds=lambda calls: 1e-4 * calls**2)
+    few = told(sheet, "Few steps")
+    assert "this was expected and does not show, at S=5 (eta 1 has 0.3" in few
+    assert "expected to be the worst, but eta 0 has" in told(sheet, "Sigma-hat at S=5")
+    assert "expected to be the best, but eta 0 has" in told(sheet, "Sigma-hat at S=T=1000")
+    assert "not linear in S" in told(sheet, "Time")
+
+
+def test_a_gap_that_turns_or_widens_is_not_said_to_close(tmp_path: Path) -> None:
+    def turning(draw: Draw, timesteps: int) -> float:
+        return {5: 1.5, 1000: 0.5}.get(draw.steps or 0, 1.0) if draw.eta else 1.0
+
+    def widening(draw: Draw, timesteps: int) -> float:
+        return {5: 1.1, 1000: 3.0}.get(draw.steps or 0, 1.2) if draw.eta else 1.0
+
+    two = {1000: DRAWS["eta 0"] + DRAWS["eta 1"]}
+    assert "turns round: from S=1000 on eta 1 is the better one" in told(write(tmp_path / "a", turning, two), "Towards")
+    assert "the gap does not close, unlike" in told(write(tmp_path / "b", widening, two), "Towards")
+
+
+def test_what_seeds_cannot_tell_is_not_told(tmp_path: Path) -> None:
+    sheet = write(tmp_path, lambda draw, timesteps: 10.0, {1000: every()}, spread=0.3)
+    assert "not separable from eta 0" in told(sheet, "Few steps")
+    assert "these seeds do not tell" in told(sheet, "Towards")
+
+
+def test_a_model_trained_with_few_timesteps_is_compared_at_its_own_number(tmp_path: Path) -> None:
+    def truth(draw: Draw, timesteps: int) -> float:
+        return 8.0 if timesteps == 10 else 20.0 if timesteps == 50 else 10.0
+
+    sheet = write(
+        tmp_path, truth, {1000: DRAWS["eta 0"] + DRAWS["eta 1"], 10: [Draw("ddpm")], 50: [Draw("ddpm")]}, spread=0.0
+    )
+    sentence = told(sheet, "A DDPM trained with T=S")
+    assert "FD 0.800×" in sentence
+    assert "at 10; 2.00×" in sentence
+    assert sentence.endswith("neither is better everywhere.")
+    line = next(line for line in lines(sheet) if line.label == "DDPM trained with T = S")
+    assert [calls for calls, _ in line.rows] == [10, 50, 1000]
+    assert {line.label for line in lines(sheet)} == {"DDPM trained with T = S", "DDIM eta 0", "DDIM eta 1"}
+
+
+def test_trailing_is_told_against_uniform_at_the_fewest_steps(tmp_path: Path) -> None:
+    draws = every() + [Draw("ddim", s, spacing="trailing", variance="sigma_hat") for s in (5, 10)]
+
+    def truth(draw: Draw, timesteps: int) -> float:
+        return as_published(draw, timesteps) / (10 if draw.spacing == "trailing" else 1)
+
+    sheet = write(tmp_path, truth, {1000: draws}, spread=0.0)
+    assert "sigma-hat 0.100×" in told(sheet, "Trailing")
+    assert told(sheet, "Trailing").endswith("at S=5, lower.")
+    assert "DDIM sigma-hat, trailing" in {line.label for line in lines(sheet)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_ratio_is_paired_by_seed(tmp_path: Path, count: int) -> None:
+    seeds = tuple(range(count))
+    sheet = write(tmp_path, as_published, {1000: every()}, seeds, spread=0.2)
+    study = study_of(sheet)
+    assert study is not None
+    one, zero = (study.draws[kind, "uniform"][10] for kind in ("eta 1", "eta 0"))
+    logs = [math.log(a.measured[0].value / b.measured[0].value) for a, b in zip(one.records, zero.records, strict=True)]
+    found = ratio(one, zero, study.quality)
+    assert found is not None
+    assert found.seeds == count
+    assert found.value == pytest.approx(math.exp(np.mean(logs)))
+    if count == 4:
+        low, high = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((math.exp(low), math.exp(high)))
+    elif count == 2:
+        assert (found.low, found.high) == pytest.approx((math.exp(min(logs)), math.exp(max(logs))))
+    else:
+        assert (found.low, found.high) == pytest.approx((found.value * 0.9 / 1.1, found.value * 1.1 / 0.9))
+
+
+def test_draws_by_another_protocol_are_compared_with_nothing_and_left_out_of_the_line(tmp_path: Path) -> None:
+    sheet = write(tmp_path, as_published, {1000: every()})
+    rows = [row for row in sheet.rows if row.draw is not None and row.draw.steps == 10]
+    fd = rows[0].scores["fd[digits-cnn]"]
+    odd = replace(rows[0], scores={**rows[0].scores, fd.metric: replace(fd, protocol='{"n": 7}')})
+    assert ratio(rows[0], rows[1], fd.metric) is not None
+    assert ratio(odd, rows[1], fd.metric) is None
+    mixed = replace(sheet, rows=tuple(odd if row is rows[0] else row for row in sheet.rows))
+    whole, fewer = (steps_plots.over_steps("x", one, time=False) for one in (sheet, mixed))
+    assert whole is not None
+    assert fewer is not None
+    assert "left out" not in whole.caption
+    assert "1 draw by another protocol" in fewer.caption
+
+
+def test_ratios_say_what_lies_on_one_side_only() -> None:
+    assert Ratio(2.0, 1.1, 3.0, 3).above
+    assert Ratio(0.5, 0.2, 0.9, 3).below
+    for unclear in (Ratio(2.0, 0.9, 3.0, 3), Ratio(2.0, None, None, 1)):
+        assert not unclear.above
+        assert not unclear.below
+
+
+def test_the_clock_finds_the_line_and_what_leaves_it() -> None:
+    straight = fit("x", [(s, 0.5 + 0.01 * s) for s in (5.0, 10.0, 100.0, 1000.0)])
+    assert (straight.start, straight.slope) == pytest.approx((0.5, 0.01))
+    assert straight.worst < 1e-9
+    bent = fit("x", [(s, 0.01 * s * (2.0 if s == 100 else 1.0)) for s in (5.0, 10.0, 100.0, 1000.0)])
+    assert bent.worst > 0.2
+
+
+def test_speeds_of_one_number_of_steps_make_no_clock(tmp_path: Path) -> None:
+    assert clocks(write(tmp_path, as_published, {1000: [DRAWS["eta 0"][0], DRAWS["eta 1"][0]]})) == []
+
+
+def test_the_table_has_a_column_a_number_of_calls_and_marks_the_lowest(tmp_path: Path) -> None:
+    table = steps_table(write(tmp_path, as_published, {1000: every()}))
+    assert table is not None
+    assert [column.title for column in table.columns[1:]] == [f"{s} calls" for s in STEPS]
+    rows = {line.data[0].text: line.data[1:] for line in table.lines}
+    assert [d.best for d in rows["DDIM eta 0"]] == [True] * 5 + [False]
+    assert [d.best for d in rows["DDIM sigma-hat"]] == [False] * 5 + [True]
+
+
+def test_without_draws_over_steps_nothing_is_said(make_results: Make) -> None:
+    folder = make_results(models=("real", "vae", "dcgan"))
+    assert gather(open_results(folder)).sections[0].steps is None
+
+
+def test_two_checkpoints_have_lines_that_name_them_in_looks_of_their_own(tmp_path: Path) -> None:
+    draws = DRAWS["eta 0"][:5]
+    sheet = write(tmp_path, lambda draw, timesteps: 5.0, {1000: draws, 500: draws})
+    labels = [line.label for line in lines(sheet)]
+    assert labels == ["DDPM (timesteps=1000) DDIM eta 0", "DDPM (timesteps=500) DDIM eta 0"]
+    looks = steps_plots._looks(lines(sheet))
+    assert len({(look.hue, look.shape, look.dashes) for look in looks.values()}) == len(labels)
+
+
+def test_ancestral_draws_leave_ddims_colours_as_they_are(tmp_path: Path) -> None:
+    sheet = write(tmp_path, as_published, {1000: [*every(), Draw("ddpm", 1000)]})
+    looks = steps_plots._looks(lines(sheet))
+    assert looks["DDIM eta 1"].hue == "#D55E00"
+    assert len(set(looks.values())) == len(looks) == 4
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_forty_lines_look_unlike_each_other(plain: bool) -> None:
+    kinds = ["eta 0", "eta 0.5", "eta 1", "sigma-hat", "ddpm T=S", *(f"solver {i}" for i in range(35))]
+    many = [Line(f"line {i}", kind if plain else "eta 0", "uniform", ()) for i, kind in enumerate(kinds)]
+    looks = steps_plots._looks(many)
+    assert len(set(looks.values())) == len(many)
+
+
+# Terms by timestep
+
+TERMS = {"vlb": {"L_t": {"mean": [1.0, 0.1, 0.01], "low": [0.9, 0.09, 0.0], "high": [1.1, 0.11, 0.02]}}}
+
+
+def put(folder: Path, data: bytes) -> Artifact:
+    return save_artifact(folder, "likelihood_curves", data, "json")
+
+
+def test_terms_are_read_as_they_were_written_and_other_curves_left(tmp_path: Path) -> None:
+    plain = TERMS | {"pf_ode": {"other": {}}}
+    assert read_terms(tmp_path, put(tmp_path, json.dumps(plain).encode())) == {
+        "vlb": Band((1.0, 0.1, 0.01), (0.9, 0.09, 0.0), (1.1, 0.11, 0.02))
+    }
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{",
+        b"[]",
+        b'{"vlb": 3}',
+        b'{"vlb": {"L_t": [1, 2]}}',
+        b'{"vlb": {"L_t": {"mean": [], "low": [], "high": []}}}',
+        b'{"vlb": {"L_t": {"mean": [1, 2], "low": [1], "high": [1, 2]}}}',
+        b'{"vlb": {"L_t": {"mean": [1], "low": [NaN], "high": [1]}}}',
+        b'{"vlb": {"L_t": {"mean": ["x"], "low": [1], "high": [1]}}}',
+        b'{"vlb": {"L_t": {"mean": [1], "low": [1]}}}',
+        b"[" * 100_000,
+    ],
+)
+def test_broken_terms_are_told(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(UserError, match="expected terms by likelihood"):
+        read_terms(tmp_path, put(tmp_path, data))
+
+
+def test_terms_make_a_figure_and_their_absence_none(tmp_path: Path) -> None:
+    def names(folder: Path) -> set[str]:
+        return {picture.name for picture in gather(open_results(folder)).sections[0].pictures}
+
+    write(tmp_path / "with", as_published, {1000: every()[:2]}, terms=json.dumps(TERMS).encode())
+    write(tmp_path / "without", as_published, {1000: every()[:2]})
+    assert "terms-digits" in names(tmp_path / "with")
+    assert "terms-digits" not in names(tmp_path / "without")
+    negative = steps_plots.terms("x", [("a", Band((1.0, -0.1), (0.9, -0.2), (1.1, 0.0)))])
+    assert negative is not None
+    assert "not above 0 are left out" in negative.caption
+    assert steps_plots.terms("x", [("a", Band((-1.0,), (-1.0,), (-1.0,)))]) is None
+
+
+def test_broken_terms_are_noted_and_the_report_goes_on(tmp_path: Path) -> None:
+    write(tmp_path, as_published, {1000: every()[:2]}, terms=b"{}{")
+    content = gather(open_results(tmp_path))
+    assert any("expected terms by likelihood" in note for note in content.notes)
+    assert content.sections[0].steps is not None
