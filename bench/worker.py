@@ -17,7 +17,7 @@ from torch import Tensor
 
 from baselines import checkpoint, registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Fits, GenerativeModel, Noise, Trains
+from baselines.contract import Distils, Fits, GenerativeModel, Noise, Trains
 from baselines.errors import DivergedError
 from baselines.noise import derive_seed
 from baselines.types import Progress
@@ -36,7 +36,7 @@ from bench.metrics.base import Subject
 from bench.metrics.feature_cache import FeatureCache
 from bench.metrics.images import of_samples, of_split
 from bench.plan import open_dataset
-from bench.record import Artifact, Measurement, Record
+from bench.record import Artifact, Cell, Measurement, Record
 
 Send = Callable[[tuple[str, int, int]], None]
 
@@ -77,9 +77,12 @@ class _Cell:
         setup, cell = self.job.setup, self.job.cell
         self.began = datetime.now(UTC)
         self.dataset, _ = open_dataset(cell.dataset, setup.data_dir)
+        self.model = self._build(cell)
+
+    def _build(self, cell: Cell) -> GenerativeModel:
         entry = registry.load(cell.model)
         config = build_config(entry.model.config, cell.config, cell.model)
-        self.model = trainer.build(entry.model, self.dataset.shape, config, cell.seed)
+        return trainer.build(entry.model, self.dataset.shape, config, cell.seed)
 
     @property
     def progress(self) -> Progress:
@@ -99,7 +102,10 @@ class _Cell:
             (*found.measurements, *measured),
             {**found.skipped, **skipped},
             (curve,) if curve else (),
-            {name: state[name] for name in ("images", "seconds", "cpu_seconds", "resumed", "best_images")},
+            {
+                **{name: state[name] for name in ("images", "seconds", "cpu_seconds", "resumed", "best_images")},
+                **({} if self.job.teacher is None else {"teacher": self.job.teacher.cell.label()}),
+            },
         )
 
     def _load(self) -> dict[str, Any] | None:
@@ -116,6 +122,8 @@ class _Cell:
         if isinstance(self.model, Fits):
             state = trainer.fit(self.model, self.dataset, cell.seed)
         else:
+            if isinstance(self.model, Distils):
+                self.model.learn_from(self._teacher())
             run = trainer.Trainer(self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device)
             state = run.run()
         plain = dict(state.__dict__)
@@ -123,6 +131,19 @@ class _Cell:
         checkpoint.save(folder, "model", self.model.state_dict(), {"state": plain, **about})
         checkpoint.remove(folder, "state")
         return plain
+
+    def _teacher(self) -> GenerativeModel:
+        job = self.job.teacher
+        assert job is not None
+        found = checkpoint.load(job.checkpoint_folder, "model")
+        if found is None:
+            raise FileNotFoundError(
+                f"no checkpoint of the teacher {job.cell.label()} in {job.checkpoint_folder}; "
+                "run the matrix again to train it"
+            )
+        teacher = self._build(job.cell)
+        teacher.load_state_dict(found[0])
+        return teacher.eval()
 
     # Drawing
 
@@ -252,6 +273,8 @@ def _training(model: GenerativeModel, state: dict[str, Any], job: Job) -> Measur
         "version": 2,
     }
     note = "fitted in closed form" if isinstance(model, Fits) else f"up to {job.setup.side_by_side} trainings at a time"
+    if job.teacher is not None:
+        note += f"; without the training of its teacher {job.teacher.cell.label()}"
     if not job.cell.budget.reproducible:
         note += "; budget in seconds: not reproducible"
     first = Measurement("training_s", state["seconds"], "s", "lower", 1, "train", protocol=protocol, note=note)
