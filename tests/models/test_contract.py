@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from baselines import registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Draw, Fits, GenerativeModel, HasDensity, HasLikelihood, Noise, Trains
+from baselines.contract import Distils, Draw, Fits, GenerativeModel, HasDensity, HasLikelihood, Noise, Trains
 from baselines.data.dataset import Dataset, Split
 from baselines.data.likelihood import image_nats, kinds
 from baselines.errors import UserError
@@ -38,8 +39,19 @@ def dataset_of(shape: ImageShape) -> Dataset:
 
 
 def build(name: str, shape: ImageShape) -> GenerativeModel:
+    """A fresh model; one that learns from another has been shown a fresh teacher."""
     model = registry.load(name).model
-    return trainer.build(model, shape, build_config(model.config, {}, name), seed=0)
+    config = build_config(model.config, {}, name)
+    built = trainer.build(model, shape, config, seed=0)
+    if isinstance(built, Distils):
+        teacher, needs = built.teacher(config)
+        built.learn_from(configured(teacher, shape, needs))
+    return built
+
+
+def configured(name: str, shape: ImageShape, values: Mapping[str, object]) -> GenerativeModel:
+    model = registry.load(name).model
+    return trainer.build(model, shape, build_config(model.config, values, name), seed=0)
 
 
 def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
