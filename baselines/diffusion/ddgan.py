@@ -194,6 +194,9 @@ class Generator(nn.Module):
         super().__init__()
         channels = shape.channels
         self.unet = UNet(channels, channels, config.widths, config.blocks, config.attention, latent=config.latent)
+        for layer in self.unet.modules():  # branches that begin at 0 would hide z from D at first
+            if isinstance(layer, nn.Conv2d) and not layer.weight.any():
+                layer.reset_parameters()
 
     def forward(self, x_t: Tensor, time: Tensor, z: Tensor) -> Tensor:
         """(B, C, H, W), (B,) or (1,), and (B, latent), to (B, C, H, W)."""

@@ -39,19 +39,22 @@ def dataset_of(shape: ImageShape) -> Dataset:
 
 
 def build(name: str, shape: ImageShape) -> GenerativeModel:
-    """A fresh model; one that learns from another has been shown a fresh teacher."""
+    """A fresh model; one that learns from another has been shown a teacher, whose answers are not all 0."""
     model = registry.load(name).model
     config = build_config(model.config, {}, name)
     built = trainer.build(model, shape, config, seed=0)
     if isinstance(built, Distils):
-        teacher, needs = built.teacher(config)
-        built.learn_from(configured(teacher, shape, needs))
+        built.learn_from(teacher_of(*built.teacher(config), shape))
     return built
 
 
-def configured(name: str, shape: ImageShape, values: Mapping[str, object]) -> GenerativeModel:
-    model = registry.load(name).model
-    return trainer.build(model, shape, build_config(model.config, values, name), seed=0)
+def teacher_of(name: str, values: Mapping[str, object], shape: ImageShape) -> GenerativeModel:
+    model, generator = registry.load(name).model, torch.Generator().manual_seed(0)
+    teacher = trainer.build(model, shape, build_config(model.config, values, name), seed=0)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return teacher
 
 
 def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
