@@ -19,6 +19,7 @@ from baselines.types import Draw, ImageShape, Kind, Task
 __all__ = [
     "Batch",
     "Context",
+    "Distils",
     "Draw",
     "Fits",
     "FitsLabelled",
@@ -105,6 +106,7 @@ class OptimiserConfig:
     warmup: float = 0.0  # fraction of the budget over which lr rises linearly from 0
     decay: str = "constant"  # constant | linear | cosine, down to lr * final
     final: float = 0.0
+    rounds: int = 1  # the schedule is gone through so many times, each in an equal part of the budget
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,23 @@ class Trains(ABC):
 
     def finish(self, images: Tensor, noise: Noise) -> None:  # noqa: B027 - most models have nothing left to do
         """Set buffers that follow from the chosen weights, from uint8 validation images (N, C, H, W)."""
+
+
+class Distils(Trains):
+    """Learns from another model's checkpoint of the same data set and seed, which the harness trains before it."""
+
+    @classmethod
+    @abstractmethod
+    def teacher(cls, config: Any) -> tuple[str, Mapping[str, Any]]:
+        """The registry name of the model that a model of this config learns from, and what its config must say."""
+
+    @abstractmethod
+    def learn_from(self, teacher: GenerativeModel) -> None:
+        """Take what is needed of a trained teacher; called once before training, also before it is resumed.
+
+        Raises:
+            UserError: if it is not the teacher that is expected.
+        """
 
 
 class Fits(ABC):

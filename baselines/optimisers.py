@@ -31,11 +31,12 @@ def make_optimiser(
 
 
 def learning_rate(config: OptimiserConfig, fraction: float) -> float:
-    """The learning rate when `fraction` of the budget in [0, 1] is done.
+    """The learning rate when `fraction` of the budget in [0, 1) is done.
 
     Raises:
         UserError: if the decay is none of constant, linear, cosine.
     """
+    fraction = fraction * config.rounds % 1 if config.rounds > 1 else fraction
     if config.warmup > 0 and fraction < config.warmup:
         return config.lr * max(fraction / config.warmup, 1e-3)
     left = 1 - (fraction - config.warmup) / max(1 - config.warmup, 1e-9)

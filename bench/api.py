@@ -47,6 +47,7 @@ class _Prepared:
     title: str
     everything: list[matrices.Wanted]
     selected: list[matrices.Wanted]
+    teachers: list[matrices.Wanted]  # the matrix as it is selected from, all models of it
     setup: Setup
     slots: int
     missing: Mapping[str, str]  # data sets of the matrix that are not on this machine, and why
@@ -136,7 +137,15 @@ def execute(options: Options, console: Console) -> Summary:
     for dataset, reason in ready.missing.items():
         console.print(f"note: without {dataset}: {reason}", style="yellow", markup=False, soft_wrap=True)
     return run_matrix(
-        ready.name, ready.title, ready.everything, ready.selected, ready.setup, ready.slots, console, ready.missing
+        ready.name,
+        ready.title,
+        ready.everything,
+        ready.selected,
+        ready.setup,
+        ready.slots,
+        console,
+        ready.missing,
+        ready.teachers,
     )
 
 
@@ -152,7 +161,7 @@ def dry_run(options: Options) -> list[dict[str, str]]:
         UserError: for bad input.
     """
     ready = _prepare(options)
-    trainings = plan(ready.selected, ready.setup)
+    trainings = plan(ready.selected, ready.setup, ready.teachers)
     folder = ready.setup.results
     records = {r.key: r for r in store.load(folder).records} if folder.is_dir() else {}
     todo = what_is_left(trainings, records)
@@ -209,4 +218,5 @@ def _prepare(options: Options) -> _Prepared:
     if not options.datasets:  # a data set that is asked for by name has to be there
         selected, missing = available(selected, setup)
         everything = [item for item in everything if item.dataset not in missing]
-    return _Prepared(name, content.title, everything, selected, setup, slots, missing)
+    teachers = matrices.expand(content, (), options.datasets, options.seeds, options.budget)
+    return _Prepared(name, content.title, everything, selected, teachers, setup, slots, missing)

@@ -42,6 +42,7 @@ class Job:
     metric_keys: Mapping[str, str]  # metric family -> its code and inputs, as they are now
     timed: bool = True  # whether the sampler is timed, which needs the machine for itself
     times_likelihood: bool = False  # whether this draw's quiet minute also times the likelihood, once a training
+    teacher: Job | None = None  # the training whose checkpoint this training learns from
 
     @property
     def checkpoint_folder(self) -> Path:

@@ -96,10 +96,17 @@ def _plain(node: Any) -> Any:
 
 
 def train_key(
-    model_source: str, config: Mapping[str, Any], data: str, budget: Mapping[str, Any], seed: int, device: str
+    model_source: str,
+    config: Mapping[str, Any],
+    data: str,
+    budget: Mapping[str, Any],
+    seed: int,
+    device: str,
+    teacher: str | None = None,
 ) -> str:
-    """Identity of a trained checkpoint; `device` is its kind, cpu or cuda."""
-    return digest("train", model_source, config, data, budget, seed, device)
+    """Identity of a trained checkpoint; `device` is its kind, cpu or cuda, `teacher` the train key of its teacher."""
+    taught = () if teacher is None else (teacher,)
+    return digest("train", model_source, config, data, budget, seed, device, *taught)
 
 
 def cell_key(train: str, draw: Mapping[str, Any] | None, measure: Mapping[str, Any]) -> str:

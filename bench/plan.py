@@ -21,6 +21,7 @@ from bench.families import family_keys
 from bench.job import Job, Setup
 from bench.matrix import SAMPLES, Wanted
 from bench.record import Cell, Record
+from bench.teachers import teacher_of
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,32 @@ def forget_opened() -> None:
     families.forget_opened()
 
 
-def plan(wanted: Sequence[Wanted], setup: Setup) -> list[Training]:
+def plan(wanted: Sequence[Wanted], setup: Setup, teachers: Sequence[Wanted] = ()) -> list[Training]:
     """Import the models and data sets, check every config and draw, and compute the keys.
 
+    A model that learns from another one's checkpoint brings that one's training with it, which stands before it.
+
+    Args:
+        wanted: what is to be run.
+        setup: device, folders and measuring options.
+        teachers: where teachers are looked for that `wanted` does not name.
+
     Raises:
-        UserError: for an unknown model, data set, sampler or config key, or unusable data.
+        UserError: for an unknown model, data set, sampler or config key, unusable data, or a teacher that is not there.
     """
     kept = [item for item in wanted if not _repeats_an_endpoint(item, wanted)]
     found: dict[str, Training] = {}
     for item in kept:
-        training = _training(item, setup, _is_timed(item, kept, setup))
-        same = found.get(training.job.key)
-        found[training.job.key] = training if same is None else _merged(same, training)
+        whole = _training(item, setup, _is_timed(item, kept, setup), [*kept, *teachers])
+        for training in (*_taught_by(whole.job), whole):
+            same = found.get(training.job.key)
+            found[training.job.key] = training if same is None else _merged(same, training)
     return list(found.values())
+
+
+def _taught_by(job: Job) -> list[Training]:
+    """The trainings of a job's teacher and of that one's, first things first."""
+    return [] if job.teacher is None else [*_taught_by(job.teacher), Training(job.teacher, ())]
 
 
 def _merged(first: Training, second: Training) -> Training:
@@ -109,15 +123,17 @@ def _repeats_an_endpoint(item: Wanted, wanted: Sequence[Wanted]) -> bool:
     return item is not first
 
 
-def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
+def _training(wanted: Wanted, setup: Setup, timed: bool, candidates: Sequence[Wanted]) -> Training:
     entry = registry.load(wanted.model)
     dataset, fingerprint = open_dataset(wanted.dataset, setup.data_dir)
     built = build_config(entry.model.config, wanted.config, wanted.model)
     config = config_values(built)
     budget = _budget(entry, wanted, dataset)
     cell = Cell(wanted.model, dataset.name, budget, wanted.seed, config)
+    teacher = _teacher(entry, built, wanted, setup, candidates)
+    taught_by = None if teacher is None else teacher.train_key
     train_key = keys.train_key(
-        model_source(entry), config, fingerprint, config_values(budget), wanted.seed, setup.device
+        model_source(entry), config, fingerprint, config_values(budget), wanted.seed, setup.device, taught_by
     )
     samples = setup.samples or min(SAMPLES, len(dataset.development))
     families = family_keys(dataset, setup)
@@ -128,7 +144,8 @@ def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
     asked = sorted(_on_request(entry) & set(setup.likelihoods))
     if asked:
         bound["likelihoods"] = asked
-    train = Job(cell, keys.cell_key(train_key, None, bound), train_key, samples, setup, families["train"])
+    key = keys.cell_key(train_key, None, bound)
+    train = Job(cell, key, train_key, samples, setup, families["train"], teacher=teacher)
     draws = tuple(
         Job(
             replace(cell, draw=draw, samples=own),
@@ -144,6 +161,14 @@ def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
         if _checked(draw, built, entry)
     )
     return Training(train, draws)
+
+
+def _teacher(
+    entry: registry.Entry, config: Any, wanted: Wanted, setup: Setup, candidates: Sequence[Wanted]
+) -> Job | None:
+    others = [item for item in candidates if item is not wanted]
+    chosen = teacher_of(entry, config, wanted, others)
+    return None if chosen is None else _training(replace(chosen, draws=(), samples=()), setup, False, others).job
 
 
 def _budget(entry: registry.Entry, wanted: Wanted, dataset: Dataset) -> Budget:
@@ -193,17 +218,23 @@ def model_source(entry: registry.Entry) -> str:
 def what_is_left(trainings: Sequence[Training], records: Mapping[str, Record]) -> Todo:
     """Sort jobs into cached and still to do; a damaged checkpoint that is needed is set aside and noted."""
     todo = Todo()
+    to_train, teaching = set[str](), set[str]()
+    for training in reversed(trainings):  # those who learn from others come after them
+        job = training.job
+        needed = job.train_key in teaching or not all(is_done(draw, records) for draw in training.draws)
+        done = is_done(job, records)
+        there = _has_checkpoint(job, todo) if needed or not done else True
+        if not done or not there:
+            to_train.add(job.key)
+        if not there and job.teacher is not None:
+            teaching.add(job.teacher.train_key)
     for training in trainings:
-        draws = [job for job in training.draws if not is_done(job, records)]
-        train = not is_done(training.job, records)
-        if draws and not train:
-            train = not _has_checkpoint(training.job, todo)
-        elif train:
-            _has_checkpoint(training.job, todo)
+        draws = [draw for draw in training.draws if not is_done(draw, records)]
+        train = training.job.key in to_train
         todo.trainings += [training.job] if train else []
         todo.draws += draws
         todo.cached += [] if train else [training.job]
-        todo.cached += [job for job in training.draws if job not in draws]
+        todo.cached += [draw for draw in training.draws if draw not in draws]
     return todo
 
 

@@ -19,6 +19,7 @@ from bench.matrix import Wanted
 from bench.plan import Todo, Training, families_table, plan, stale_jobs, what_is_left
 from bench.progress import Display, duration
 from bench.record import Record
+from bench.teachers import waves
 from bench.worker import run_job
 
 STALE = "code, config, data or measuring options changed"
@@ -43,6 +44,7 @@ def run_matrix(
     slots: int,
     console: Console,
     missing: Collection[str] = (),
+    teachers: Sequence[Wanted] = (),
 ) -> Summary:
     """Run what is selected and not yet done.
 
@@ -55,12 +57,13 @@ def run_matrix(
         slots: trainings at a time, one thread each. Draws are measured one after another, alone.
         console: where progress goes.
         missing: data sets of the matrix that are not on this machine; their earlier records stay in the report.
+        teachers: where teachers are looked for that `selected` does not name.
 
     Raises:
         UserError: for bad input, a results folder in use, or one that cannot be written.
     """
     with _locked(setup.results):
-        trainings = plan(selected, setup)
+        trainings = plan(selected, setup, teachers)
         loaded = store.load(setup.results)
         for problem in loaded.problems:
             console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
@@ -83,18 +86,20 @@ def _announce(todo: Todo, records: Mapping[str, Record], console: Console) -> No
 def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Console) -> tuple[int, list[Record]]:
     done, failed = 0, dict[str, Record]()
     with Display(console, len(todo.trainings) + len(todo.draws)) as display:
-        for record in _run(todo.trainings, slots, records, display):
-            done += record.status == "ok"
-            if record.status != "ok":
-                failed[record.train_key] = record
+        for wave in waves(todo.trainings):
+            able = [job for job in wave if job.teacher is None or job.teacher.train_key not in failed]
+            for job in wave:
+                if job.teacher is not None and job not in able:
+                    why = failed[job.teacher.train_key]
+                    failed[job.train_key] = _without(job, f"its teacher {why.cell.label()}", why, display)
+            for record in _run(able, slots, records, display):
+                done += record.status == "ok"
+                if record.status != "ok":
+                    failed[record.train_key] = record
         ready = [job for job in todo.draws if job.train_key not in failed]
         for job in todo.draws:
             if job.train_key in failed:
-                how = "timed out" if failed[job.train_key].status == "timeout" else "failed"
-                record = _not_ok(job, "failed", f"its training {how}: see that cell")
-                store.append(job.setup.results, record)
-                failed[job.key] = record
-                display.finished(job.cell.label(), "failed, since its training did")
+                failed[job.key] = _without(job, "its training", failed[job.train_key], display)
         for timed in (False, True):
             now = [job for job in ready if job.timed == timed]
             for record in _run(now, 1 if timed else slots, records, display):
@@ -102,6 +107,15 @@ def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Con
                 if record.status != "ok":
                     failed[record.key] = record
     return done, list(failed.values())
+
+
+def _without(job: Job, what: str, why: Record, display: Display) -> Record:
+    """The record of a job that cannot be done, since what it needs was not."""
+    how = "timed out" if why.status == "timeout" else "failed"
+    record = _not_ok(job, "failed", f"{what} {how}: see that cell")
+    store.append(job.setup.results, record)
+    display.finished(job.cell.label(), f"failed, since {what} did")
+    return record
 
 
 def _run(jobs: Sequence[Job], slots: int, records: Mapping[str, Record], display: Display) -> Iterator[Record]:
@@ -160,10 +174,10 @@ def _write_run(
     whole = list(trainings)
     for item in beyond:
         try:
-            whole += plan([item], setup)
+            whole += plan([item], setup, everything)
         except UserError:  # a model of the matrix that cannot be built here is not this run's concern
             continue
-    keys = [job.key for training in whole for job in (training.job, *training.draws)]
+    keys = list(dict.fromkeys(job.key for training in whole for job in (training.job, *training.draws)))
     kept = [key for key, r in records.items() if key not in keys and _is_extra(r, whole, missing)]
     before = store.read_run(setup.results).get("families", {})
     store.write_run(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from baselines import checkpoint, registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Fits, GenerativeModel, Illustrates, Noise, Trains
+from baselines.contract import Distils, Fits, GenerativeModel, Illustrates, Noise, Trains
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.types import Progress
@@ -36,7 +36,7 @@ from bench.metrics.base import Subject
 from bench.metrics.feature_cache import FeatureCache
 from bench.metrics.images import of_samples, of_split
 from bench.plan import open_dataset
-from bench.record import Artifact, Measurement, Record
+from bench.record import Artifact, Cell, Measurement, Record
 
 Send = Callable[[tuple[str, int, int]], None]
 
@@ -78,9 +78,12 @@ class _Cell:
         setup, cell = self.job.setup, self.job.cell
         self.began = datetime.now(UTC)
         self.dataset, _ = open_dataset(cell.dataset, setup.data_dir)
+        self.model = self._build(cell)
+
+    def _build(self, cell: Cell) -> GenerativeModel:
         entry = registry.load(cell.model)
         config = build_config(entry.model.config, cell.config, cell.model)
-        self.model = trainer.build(entry.model, self.dataset.shape, config, cell.seed)
+        return trainer.build(entry.model, self.dataset.shape, config, cell.seed)
 
     @property
     def progress(self) -> Progress:
@@ -103,7 +106,10 @@ class _Cell:
             (*found.measurements, *measured),
             {**found.skipped, **skipped, **refused},
             (*artifacts, *strips),
-            {name: state[name] for name in ("images", "seconds", "cpu_seconds", "resumed", "best_images")},
+            {
+                **{name: state[name] for name in ("images", "seconds", "cpu_seconds", "resumed", "best_images")},
+                **({} if self.job.teacher is None else {"teacher": self.job.teacher.cell.label()}),
+            },
         )
 
     def _load(self) -> dict[str, Any] | None:
@@ -120,6 +126,8 @@ class _Cell:
         if isinstance(self.model, Fits):
             state = trainer.fit(self.model, self.dataset, cell.seed)
         else:
+            if isinstance(self.model, Distils):
+                self.model.learn_from(self._teacher())
             run = trainer.Trainer(self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device)
             state = run.run()
         plain = dict(state.__dict__)
@@ -140,6 +148,19 @@ class _Cell:
         except UserError as error:
             return (), {"pictures": str(error)}
         return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), {}
+
+    def _teacher(self) -> GenerativeModel:
+        job = self.job.teacher
+        assert job is not None
+        found = checkpoint.load(job.checkpoint_folder, "model")
+        if found is None:
+            raise FileNotFoundError(
+                f"no checkpoint of the teacher {job.cell.label()} in {job.checkpoint_folder}; "
+                "run the matrix again to train it"
+            )
+        teacher = self._build(job.cell)
+        teacher.load_state_dict(found[0])
+        return teacher.eval()
 
     # Drawing
 
@@ -271,6 +292,8 @@ def _training(model: GenerativeModel, state: dict[str, Any], job: Job) -> Measur
         "version": 2,
     }
     note = "fitted in closed form" if isinstance(model, Fits) else f"up to {job.setup.side_by_side} trainings at a time"
+    if job.teacher is not None:
+        note += f"; without the training of its teacher {job.teacher.cell.label()}"
     if not job.cell.budget.reproducible:
         note += "; budget in seconds: not reproducible"
     first = Measurement("training_s", state["seconds"], "s", "lower", 1, "train", protocol=protocol, note=note)

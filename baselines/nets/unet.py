@@ -30,6 +30,7 @@ class UNet(nn.Module):
             as many in a row.
         attention: self-attention in the middle of the lowest level.
         dropout: probability, inside the residual blocks.
+        latent: size of a vector z that acts where the time does (Xiao et al. 2021, arXiv:2112.07804, app. C); 0: none.
     """
 
     def __init__(
@@ -40,11 +41,15 @@ class UNet(nn.Module):
         blocks: int = 1,
         attention: bool = False,
         dropout: float = 0.0,
+        latent: int = 0,
     ) -> None:
         super().__init__()
         self.factor = 2 ** (len(widths) - 1)
         time_width = 4 * widths[0]
         self.time = _TimeEmbedding(2 * widths[0], time_width)
+        if latent:
+            layers = (nn.Linear(latent, time_width), nn.SiLU(), nn.Linear(time_width, time_width))
+            self.mapping = nn.Sequential(*layers, nn.SiLU())
         self.stem = nn.Conv2d(channels_in, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
@@ -60,16 +65,16 @@ class UNet(nn.Module):
         nn.init.zeros_(self.gain.weight)
         nn.init.zeros_(self.gain.bias)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """x (B, channels_in, H, W) and times t (B,), or (1,) for one time that all share, to (B, channels_out, H, W).
 
-        A shared time costs less: its embedding is computed once and folded into the normalisations.
+        A shared time costs less: its embedding is computed once and folded into the normalisations. z: (B, latent).
         """
         height, width = x.shape[2:]
         pad = (-width % self.factor, -height % self.factor)
         if any(pad):
             x = F.pad(x, (0, pad[0], 0, pad[1]))
-        time = self.time(t)
+        time = self.time(t) if z is None else self.time(t) + self.mapping(z)
         h = self.stem(x).contiguous(memory_format=torch.channels_last)
         skips = []
         for stage, shrink in zip(self.down, self.shrink, strict=True):

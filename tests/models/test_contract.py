@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,17 @@ import torch
 
 from baselines import registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Draw, Fits, GenerativeModel, HasDensity, HasLikelihood, Illustrates, Noise, Trains
+from baselines.contract import (
+    Distils,
+    Draw,
+    Fits,
+    GenerativeModel,
+    HasDensity,
+    HasLikelihood,
+    Illustrates,
+    Noise,
+    Trains,
+)
 from baselines.data.dataset import Dataset, Split
 from baselines.data.likelihood import image_nats, kinds
 from baselines.errors import UserError
@@ -38,8 +49,22 @@ def dataset_of(shape: ImageShape) -> Dataset:
 
 
 def build(name: str, shape: ImageShape) -> GenerativeModel:
+    """A fresh model; one that learns from another has been shown a teacher, whose answers are not all 0."""
     model = registry.load(name).model
-    return trainer.build(model, shape, build_config(model.config, {}, name), seed=0)
+    config = build_config(model.config, {}, name)
+    built = trainer.build(model, shape, config, seed=0)
+    if isinstance(built, Distils):
+        built.learn_from(teacher_of(*built.teacher(config), shape))
+    return built
+
+
+def teacher_of(name: str, values: Mapping[str, object], shape: ImageShape) -> GenerativeModel:
+    model, generator = registry.load(name).model, torch.Generator().manual_seed(0)
+    teacher = trainer.build(model, shape, build_config(model.config, values, name), seed=0)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return teacher
 
 
 def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
