@@ -16,6 +16,7 @@ from torch import Tensor
 
 from baselines.contract import Draw, GenerativeModel, Given, HasLikelihood, Nats, Noise, Trains
 from baselines.data.likelihood import discretised_gaussian, from_signed, to_signed
+from baselines.diffusion.acceleration import Forwards, acceleration_of
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.process import Process
 from baselines.diffusion.samplers import Sampler
@@ -24,11 +25,10 @@ from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
 
-class GaussianDiffusion(GenerativeModel, Trains, HasLikelihood):
+class Diffusion(GenerativeModel, HasLikelihood):
     """A submodule `unet` that is called with x_t and times in 0 .. TIME_RANGE; `native` is `ddpm` with all T steps."""
 
     samplers: ClassVar[tuple[str, ...]] = ("native", *SAMPLERS)
-    averaged: ClassVar[tuple[str, ...]] = ("unet",)
     network: ClassVar[str | None] = "unet"
     draw_keys: ClassVar[tuple[str, ...]] = ("steps", "eta", "spacing", "variance", "clip", "options")
     likelihoods: ClassVar[Mapping[str, Kind]] = {"vlb": "upper_bound"}
@@ -54,11 +54,12 @@ class GaussianDiffusion(GenerativeModel, Trains, HasLikelihood):
         super().__init__()
         self.config = config
         self._chain = self.chain(config)
+        self._forwards = Forwards()
+        self._times_per_step = TIME_RANGE / self._chain.process.timesteps
 
     def answer(self, x_t: Tensor, t: float) -> Tensor:
         """The network's answer to x_t (B, C, H, W), all images at one time t in 0 .. T - 1."""
-        time = torch.full((1,), t * (TIME_RANGE / self.process.timesteps), device=x_t.device, dtype=x_t.dtype)
-        out: Tensor = self.unet(x_t, time)
+        out: Tensor = self.unet(x_t, x_t.new_full((1,), t * self._times_per_step))
         return out
 
     # Likelihood
@@ -96,7 +97,7 @@ class GaussianDiffusion(GenerativeModel, Trains, HasLikelihood):
     def check_draw(cls, config: Any, draw: Draw) -> None:
         """Whether the sampler can make these steps of this chain."""
         super().check_draw(config, draw)
-        draw = _named(draw)
+        _, draw = acceleration_of(_named(draw))
         SAMPLERS[draw.sampler].check(cls.chain(config), draw)
 
     @torch.no_grad()
@@ -109,9 +110,17 @@ class GaussianDiffusion(GenerativeModel, Trains, HasLikelihood):
     def draw_x0(self, x_T: Tensor, draw: Draw, noise: Noise) -> Tensor:
         """What the sampler makes of x_T (B, C, H, W), before it is rounded to levels."""
         self.check_draw(self.config, draw)
+        how, draw = acceleration_of(draw)
         sampler, draw = sampler_of(draw)
         steps = noise.normals("steps", len(x_T), self.shape.chw, sampler.noises(self.process, draw))
-        return sampler.run(x_T, self.denoiser, draw, steps)
+        with self._forwards.running(self.unet, how):
+            return sampler.run(x_T, self.denoiser, draw, steps)
+
+
+class GaussianDiffusion(Diffusion, Trains):
+    """One that is trained here; samples come from the averaged weights."""
+
+    averaged: ClassVar[tuple[str, ...]] = ("unet",)
 
 
 def sampler_of(draw: Draw) -> tuple[Sampler, Draw]:
