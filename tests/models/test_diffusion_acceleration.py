@@ -117,15 +117,17 @@ def test_a_copied_model_has_its_own_forward(quick_compiler: list[int]) -> None:
 
 def test_the_limit_is_that_of_the_network_as_it_was_run(quick_compiler: list[int]) -> None:
     ours, flops = model(), []
-    for options in ({}, {"compile": True, "precision": "bf16"}):
+    options: dict[str, Any]
+    for options in ({}, {"compile": True}, {"precision": "bf16"}):
         with capture_calls(ours) as calls:
             ours.sample(1, draw(**options), Noise(0))
         seen, dtypes = quick_compiler[0], _output_dtypes(ours, calls)
-        assert quick_compiler[0] - seen == (3 if options else 0)
-        assert dtypes == ({torch.bfloat16} if options else {torch.float32})
+        assert quick_compiler[0] - seen == (3 if "compile" in options else 0)
+        if "compile" not in options:  # compiled code runs no hooks of layers inside
+            assert dtypes == {torch.bfloat16 if options else torch.float32}
         flops.append(forward_flops(calls))
         assert "forward" not in vars(ours.unet)
-    assert flops[0] == flops[1] > 0
+    assert flops[0] == flops[1] == flops[2] > 0
 
 
 def _output_dtypes(ours: Ddpm, calls: Calls) -> set[torch.dtype]:
