@@ -37,6 +37,7 @@ __all__ = [
     "Noise",
     "OptimiserConfig",
     "Phase",
+    "Pretrained",
     "Reconstructs",
     "Replays",
     "Strip",
@@ -230,6 +231,13 @@ class Fits(ABC):
     def fit_labelled(self, images: Tensor, labels: Tensor | None, noise: Noise) -> None:
         """What the trainer calls, with labels int64 (N,) where the data has them; most fits do not look at them."""
         self.fit(images, noise)
+
+
+class Pretrained(Fits):
+    """Learned elsewhere: built with its weights, and not trained here. Their hash is part of its config."""
+
+    def fit(self, images: Tensor, noise: Noise) -> None:
+        """Learn nothing."""
 
 
 class FitsLabelled(Fits):

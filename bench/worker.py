@@ -17,7 +17,7 @@ from torch import Tensor
 
 from baselines import checkpoint, registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Distils, Fits, GenerativeModel, Illustrates, Noise, Trains
+from baselines.contract import Distils, Fits, GenerativeModel, Illustrates, Noise, Pretrained, Trains
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.types import Progress
@@ -123,7 +123,9 @@ class _Cell:
 
     def _train(self) -> dict[str, Any]:
         cell, folder, device = self.job.cell, self.job.checkpoint_folder, self.job.setup.device
-        if isinstance(self.model, Fits):
+        if isinstance(self.model, Pretrained):
+            state = trainer.TrainState()
+        elif isinstance(self.model, Fits):
             state = trainer.fit(self.model, self.dataset, cell.seed)
         else:
             if isinstance(self.model, Distils):
@@ -283,6 +285,9 @@ def _state_of(model: GenerativeModel, job: Job) -> dict[str, Any]:
 
 def _training(model: GenerativeModel, state: dict[str, Any], job: Job) -> Measured:
     """What the training cost, as the trainer noted it."""
+    if isinstance(model, Pretrained):
+        metrics = "training_s", "training_cpu_s", "training_images_per_s", "training_images_per_cpu_s"
+        return Measured(skipped=dict.fromkeys(metrics, "pretrained: not trained here"))
     protocol = {
         "device": provenance.cpu_model() if job.setup.device == "cpu" else torch.cuda.get_device_name(),
         "threads": 1,

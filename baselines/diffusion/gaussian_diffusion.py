@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from baselines.contract import HasLikelihood, Illustrates, Nats, Noise, Strip, Trains
+from baselines.contract import Draw, HasLikelihood, Illustrates, Nats, Noise, Strip, Trains
 from baselines.data.likelihood import dequantised_nats, discretised_gaussian, to_signed, unit_to_signed
+from baselines.diffusion.acceleration import Forwards, acceleration_of
 from baselines.diffusion.chain_model import ChainModel
 from baselines.diffusion.illustrations import illustrate
 from baselines.diffusion.pf_ode import PF_ODE_PROBES, PF_ODE_STEPS, log_density, random_signs
@@ -22,20 +23,23 @@ from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
 
-class GaussianDiffusion(ChainModel, Trains, HasLikelihood, Illustrates):
+class Diffusion(ChainModel, HasLikelihood, Illustrates):
     """A submodule `unet` that is called with x_t and times in 0 .. TIME_RANGE."""
 
-    averaged: ClassVar[tuple[str, ...]] = ("unet",)
     network: ClassVar[str | None] = "unet"
     likelihoods: ClassVar[Mapping[str, Kind]] = {"vlb": "upper_bound"}
     likelihoods_on_request: ClassVar[Mapping[str, Kind]] = {"pf_ode": "estimate"}
 
     unet: torch.nn.Module
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._forwards = Forwards()
+        self._times_per_step = TIME_RANGE / self.process.timesteps
+
     def answer(self, x_t: Tensor, t: float) -> Tensor:
         """The network's answer to x_t (B, C, H, W), all images at one time t in 0 .. T - 1."""
-        time = torch.full((1,), t * (TIME_RANGE / self.process.timesteps), device=x_t.device, dtype=x_t.dtype)
-        out: Tensor = self.unet(x_t, time)
+        out: Tensor = self.unet(x_t, x_t.new_full((1,), t * self._times_per_step))
         return out
 
     # Likelihood
@@ -94,9 +98,27 @@ class GaussianDiffusion(ChainModel, Trains, HasLikelihood, Illustrates):
             changes={"half the steps": nats(PF_ODE_STEPS // 2).mean(1) - total},
         )
 
-    # Pictures
+    # Images
+
+    @classmethod
+    def check_draw(cls, config: Any, draw: Draw) -> None:
+        """Whether the sampler can make these steps of this chain, and the network be run as the options say."""
+        super().check_draw(config, acceleration_of(draw)[1])
+
+    @torch.no_grad()
+    def draw_x0(self, x_T: Tensor, draw: Draw, noise: Noise) -> Tensor:
+        """What the sampler makes of x_T (B, C, H, W), before it is rounded to levels."""
+        how, plain = acceleration_of(draw)
+        with self._forwards.running(self.unet, how):
+            return super().draw_x0(x_T, plain, noise)
 
     @torch.no_grad()
     def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
         """Both processes, progressive generation, one noise over steps, interpolation and inversion by DDIM."""
         return illustrate(self.denoiser, real, self.shape.levels, noise)
+
+
+class GaussianDiffusion(Diffusion, Trains):
+    """One that is trained here; samples come from the averaged weights."""
+
+    averaged: ClassVar[tuple[str, ...]] = ("unet",)

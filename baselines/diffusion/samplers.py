@@ -6,9 +6,10 @@ operations whose coefficients are computed beforehand in float64, from what the 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor
 
 from baselines.diffusion.denoiser import Denoiser
-from baselines.diffusion.prediction import Reading
+from baselines.diffusion.prediction import Prediction, Reading, reading
 from baselines.diffusion.process import Process, Spacing, Transition, subsequence
 from baselines.errors import UserError
 from baselines.types import Draw
+
+_PLANS = 32  # step lists kept, since a model draws batch after batch by the same few
 
 Run = Callable[[Tensor, Denoiser, Draw, Iterator[Tensor]], Tensor]
 """run(x_T, denoiser, draw, noise): x_0 (B, C, H, W), pixels about [-1, 1].
@@ -49,7 +52,8 @@ class Sampler:
 class Step(NamedTuple):
     """x_s = from_x x_t + from_out out + sigma z, and the same by way of x_0 where that is clamped.
 
-    x_0 = x0_from_x x_t + x0_from_out out;  x_s = keep x_t + pull x_0 + sigma z.
+    x_0 = x0_from_x x_t + x0_from_out out;  x_s = keep x_t + pull x_0 + sigma z. A tensor is passed over less often if
+    x_0 is clamped on the answer's scale: y = out + tilt x_t within +-bound;  x_s = keep x_t + tug y + sigma z.
     """
 
     t: float
@@ -60,6 +64,9 @@ class Step(NamedTuple):
     x0_from_out: float
     keep: float
     pull: float
+    tilt: float
+    bound: float
+    tug: float
 
 
 def linear_step(move: Transition, read: Reading, mean_variance: float, sigma: float) -> Step:
@@ -71,6 +78,7 @@ def linear_step(move: Transition, read: Reading, mean_variance: float, sigma: fl
     direction = math.sqrt(max(move.noise_s - mean_variance, 0.0))
     signal = math.sqrt(move.abar_s)
     keep = direction / math.sqrt(move.noise_t)
+    pull = signal - keep * math.sqrt(move.abar_t)
     return Step(
         t=move.t,
         from_x=signal * read.x0_from_x + direction * read.eps_from_x,
@@ -79,26 +87,33 @@ def linear_step(move: Transition, read: Reading, mean_variance: float, sigma: fl
         x0_from_x=read.x0_from_x,
         x0_from_out=read.x0_from_out,
         keep=keep,
-        pull=signal - keep * math.sqrt(move.abar_t),
+        pull=pull,
+        tilt=read.x0_from_x / read.x0_from_out,
+        bound=1 / abs(read.x0_from_out),
+        tug=pull * read.x0_from_out,
     )
 
 
-def run_steps(x: Tensor, denoiser: Denoiser, steps: list[Step], noise: Iterator[Tensor], clip: bool) -> Tensor:
+def run_steps(x: Tensor, denoiser: Denoiser, steps: Sequence[Step], noise: Iterator[Tensor], clip: bool) -> Tensor:
     """Go through the steps from x; with `clip`, the predicted x_0 is clamped to [-1, 1] in every one.
 
     Where it is clamped, eps becomes the one that belongs to x_t and the clamped x_0, so that eta=1 remains
     the DDPM posterior.
     """
+    answer = denoiser.answer if denoiser.learned_variance else denoiser.network
     for step in steps:
-        out = denoiser.answer(x, step.t)
-        if clip:
-            x_0 = torch.add(x * step.x0_from_x, out, alpha=step.x0_from_out).clamp_(-1, 1)
-            x = (x * step.keep).add_(x_0, alpha=step.pull)
-        else:
-            x = (x * step.from_x).add_(out, alpha=step.from_out)
+        x = step_mean(step, x, answer(x, step.t), clip)
         if step.sigma > 0:
             x.add_(next(noise), alpha=step.sigma)
     return x
+
+
+def step_mean(step: Step, x: Tensor, out: Tensor, clip: bool) -> Tensor:
+    """x_s without its noise, a new tensor, of x_t and the network's answer."""
+    if clip:
+        y = torch.add(out, x, alpha=step.tilt).clamp_(-step.bound, step.bound)
+        return (x * step.keep).add_(y, alpha=step.tug)
+    return (x * step.from_x).add_(out, alpha=step.from_out)
 
 
 # Ancestral sampling
@@ -132,26 +147,36 @@ def ddpm(x: Tensor, denoiser: Denoiser, draw: Draw, noise: Iterator[Tensor]) -> 
     """
     check_ddpm(denoiser, draw)
     kind = _variance(denoiser, draw)
-    steps = []
-    for move in moves(denoiser.process, draw):
-        variance = move.beta if kind == "beta" else move.beta_tilde
-        if kind == "analytic":
-            assert denoiser.x0_variance is not None
-            variance += move.mean_x0**2 * denoiser.x0_variance[int(move.t)]
-        sigma = 0.0 if move.s == -1 else math.sqrt(variance)
-        steps.append(linear_step(move, denoiser.reading(move.t), move.beta_tilde, sigma))
+    estimated = denoiser.x0_variance if kind == "analytic" else None
+    process = denoiser.process
+    steps = _ddpm_steps(process, count(process, draw), draw.spacing, denoiser.prediction, kind, estimated)
     if kind != "learned":
         return run_steps(x, denoiser, steps, noise, draw.clip)
-    for step, log_variances in zip(steps, learned_log_variances(denoiser.process, draw), strict=True):
+    for step, log_variances in zip(steps, learned_log_variances(process, draw), strict=True):
         out, v = denoiser.network(x, step.t).chunk(2, 1)
-        if draw.clip:
-            x_0 = torch.add(x * step.x0_from_x, out, alpha=step.x0_from_out).clamp_(-1, 1)
-            x = (x * step.keep).add_(x_0, alpha=step.pull)
-        else:
-            x = (x * step.from_x).add_(out, alpha=step.from_out)
+        x = step_mean(step, x, out, draw.clip)
         if step.sigma > 0:
             x.addcmul_(interpolated_variance(v, *log_variances).sqrt_(), next(noise))
     return x
+
+
+@functools.lru_cache(maxsize=_PLANS)
+def _ddpm_steps(
+    process: Process,
+    steps: int,
+    spacing: str,
+    prediction: Prediction,
+    kind: str,
+    x0_variance: tuple[float, ...] | None,
+) -> tuple[Step, ...]:
+    made = []
+    for move in _moves(process, steps, spacing):
+        variance = move.beta if kind == "beta" else move.beta_tilde
+        if x0_variance is not None:
+            variance += move.mean_x0**2 * x0_variance[int(move.t)]
+        sigma = 0.0 if move.s == -1 else math.sqrt(variance)
+        made.append(linear_step(move, reading(prediction, process, move.t), move.beta_tilde, sigma))
+    return tuple(made)
 
 
 def learned_log_variances(process: Process, draw: Draw) -> list[tuple[float, float]]:
@@ -192,16 +217,25 @@ def ddim(x: Tensor, denoiser: Denoiser, draw: Draw, noise: Iterator[Tensor]) -> 
     with noise of the larger variance 1 - abar_t / abar_s, and none in the last step.
     """
     check_ddim(denoiser, draw)
-    steps = []
-    for move in moves(denoiser.process, draw):
-        variance, sigma = draw.eta**2 * move.beta_tilde, draw.eta * math.sqrt(move.beta_tilde)
-        if draw.variance == "sigma_hat":
-            variance, sigma = move.beta_tilde, 0.0 if move.s == -1 else math.sqrt(move.beta)
-        steps.append(linear_step(move, denoiser.reading(move.t), variance, sigma))
+    process, larger = denoiser.process, draw.variance == "sigma_hat"
+    steps = _ddim_steps(process, count(process, draw), draw.spacing, denoiser.prediction, draw.eta, larger)
     return run_steps(x, denoiser, steps, noise, draw.clip)
 
 
-def moves(process: Process, draw: Draw) -> list[Transition]:
+@functools.lru_cache(maxsize=_PLANS)
+def _ddim_steps(
+    process: Process, steps: int, spacing: str, prediction: Prediction, eta: float, larger: bool
+) -> tuple[Step, ...]:
+    made = []
+    for move in _moves(process, steps, spacing):
+        variance, sigma = eta**2 * move.beta_tilde, eta * math.sqrt(move.beta_tilde)
+        if larger:
+            variance, sigma = move.beta_tilde, 0.0 if move.s == -1 else math.sqrt(move.beta)
+        made.append(linear_step(move, reading(prediction, process, move.t), variance, sigma))
+    return tuple(made)
+
+
+def moves(process: Process, draw: Draw) -> tuple[Transition, ...]:
     """The transitions of the draw's timesteps, last first; `steps` None means all T.
 
     Raises:
@@ -209,9 +243,14 @@ def moves(process: Process, draw: Draw) -> list[Transition]:
     """
     if draw.options:
         raise UserError(f"draw.options: {draw.sampler!r} has none, got {', '.join(sorted(draw.options))}")
-    chosen = subsequence(count(process, draw), process.timesteps, cast("Spacing", draw.spacing))
+    return _moves(process, count(process, draw), draw.spacing)
+
+
+@functools.lru_cache(maxsize=_PLANS)
+def _moves(process: Process, steps: int, spacing: str) -> tuple[Transition, ...]:
+    chosen = subsequence(steps, process.timesteps, cast("Spacing", spacing))
     path = [*reversed(chosen), -1]
-    return [process.transition(t, s) for t, s in itertools.pairwise(path)]
+    return tuple(process.transition(t, s) for t, s in itertools.pairwise(path))
 
 
 def count(process: Process, draw: Draw) -> int:

@@ -103,6 +103,7 @@ class Calls:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     _shapes: Any = None
+    _forward: Any = None  # what the sampler put in the place of the module's own forward, if anything
     _autocast: tuple[str, torch.dtype, bool] | None = None
 
     @property
@@ -125,19 +126,23 @@ class Calls:
         if not self.count:
             self._shapes = shapes
             self.args, self.kwargs = _kept(args), _kept(kwargs)
+            self._forward = None if self.module is None else vars(self.module).get("forward")
             kind = device.type
             self._autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         self.count += 1
         self.alike &= shapes == self._shapes
 
     @torch.no_grad()
-    def forward(self, times: int = 1) -> None:
-        """The bare network on the kept inputs, under the autocast state of that call."""
+    def forward(self, times: int = 1, plain: bool = False) -> None:
+        """The bare network on the kept inputs, as the sampler ran it (compiled, say), unless it is to be `plain`.
+
+        Under the autocast state of that call.
+        """
         assert self.module is not None
         assert self._autocast is not None, "no call was kept"
         kind, dtype, enabled = self._autocast
         precision: AbstractContextManager[Any] = torch.autocast(kind, dtype=dtype, enabled=enabled)
-        with precision:
+        with precision, _in_place_of_forward(self.module, None if plain else self._forward):
             for _ in range(times):
                 self.module(*self.args, **self.kwargs)
 
@@ -181,6 +186,18 @@ def observe(workload: Workload, n: int, first: int = 0) -> tuple[Tensor, Calls]:
     with capture_calls(workload.model, workload.device) as calls:
         images = workload.images(n, first)
     return images, calls
+
+
+@contextmanager
+def _in_place_of_forward(module: nn.Module, forward: Any) -> Iterator[None]:
+    if forward is None:
+        yield
+        return
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(module)["forward"]
 
 
 def _kept(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -86,7 +87,7 @@ def run(draw: Draw, denoiser: Denoiser, x: Tensor | None = None, noise: Iterator
 
 def slopes(errors: list[float]) -> list[float]:
     """log2 of the ratio of neighbouring errors: the order, where the steps double."""
-    return [math.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    return [math.log2(a / b) for a, b in itertools.pairwise(errors)]
 
 
 # What all have in common
@@ -305,7 +306,7 @@ def test_euler_is_ddim_over_the_same_times() -> None:
     levels = karras_levels(9, 80.0, level(LINEAR, 0), 7.0)
     times = [*(time_of_level(LINEAR, sigma) for sigma in levels), -1.0]
     denoiser = Denoiser(wavy, LINEAR)
-    pairs = zip(times[:-1], times[1:], strict=True)
+    pairs = itertools.pairwise(times)
     steps = [linear_step(LINEAR.transition(t, s), denoiser.reading(t), 0.0, 0.0) for t, s in pairs]
     for clip in (True, False):
         ddim = run_steps(start(), denoiser, steps, stream(), clip)

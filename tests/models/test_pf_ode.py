@@ -1,4 +1,4 @@
-"""log p by the probability-flow ODE: closed form for Gaussian data, another solver in other variables, stated errors."""
+"""log p by the probability-flow ODE: closed form for Gaussian data, another solver in other variables, its errors."""
 
 from __future__ import annotations
 

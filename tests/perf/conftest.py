@@ -14,16 +14,20 @@ from bench.measure.memory import HostPeak, host_peak
 
 Compare = Callable[..., dict[str, Any]]
 
+_ENOUGH = 8  # rounds for quartiles to mean something
+
 
 @pytest.fixture
 def compare(benchmark: Any) -> Compare:
-    """compare(group, contenders, rounds): results by name; seconds, ratios and memory go into the record.
+    """compare(group, contenders, rounds, table): results by name; seconds, ratios and memory go into the record.
 
-    The first contender is ours. A ratio is the median over rounds of (theirs / ours) within the round. Memory is the
-    peak beyond what was resident before, in a round of its own.
+    The first contender is ours. A ratio is the median over rounds of (theirs / ours) within the round, its spread the
+    quartiles. Memory is the peak beyond what was resident before, in a round of its own. table: README's.
     """
 
-    def run(group: str, contenders: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, Any]:
+    def run(
+        group: str, contenders: Mapping[str, Callable[[], Any]], rounds: int = 5, table: str = "metrics"
+    ) -> dict[str, Any]:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         results, peaks = {}, {}
@@ -42,9 +46,12 @@ def compare(benchmark: Any) -> Compare:
         benchmark.extra_info["ours"] = ours
         benchmark.extra_info["seconds"] = {name: statistics.median(values) for name, values in seconds.items()}
         benchmark.extra_info["peak_bytes"] = peaks
-        benchmark.extra_info["ratio"] = {
-            name: statistics.median(t / o for t, o in zip(seconds[name], seconds[ours], strict=True)) for name in others
-        }
+        ratios = {name: [t / o for t, o in zip(seconds[name], seconds[ours], strict=True)] for name in others}
+        benchmark.extra_info["table"] = table
+        benchmark.extra_info["ratio"] = {name: statistics.median(values) for name, values in ratios.items()}
+        if rounds >= _ENOUGH:
+            quartiles = {name: statistics.quantiles(values, n=4, method="inclusive") for name, values in ratios.items()}
+            benchmark.extra_info["spread"] = {name: [low, high] for name, (low, _, high) in quartiles.items()}
         benchmark.pedantic(contenders[ours], rounds=1)
         return results
 

@@ -1,0 +1,1 @@
+"""Models of other libraries, run as models of the suite; each is named by its module."""

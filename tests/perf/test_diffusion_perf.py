@@ -1,0 +1,206 @@
+"""How long diffusion sampling takes beside the network alone and beside diffusers; other ways to run the network."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from baselines import registry
+from baselines.contract import Noise
+from baselines.diffusion.ddpm import Config, Ddpm
+from baselines.types import Draw, ImageShape
+from bench.measure.memory import keep_freed_memory
+from bench.measure.workload import capture_calls
+
+pytestmark = pytest.mark.slow
+
+Compare = Callable[..., dict[str, Any]]
+
+MNIST = ImageShape(1, 28, 28)
+STEPS = 50
+ROUNDS = 15
+MOST_ARITHMETIC = 0.005  # of the network's own time
+
+
+@pytest.fixture(autouse=True)
+def as_cells_run() -> None:
+    keep_freed_memory()
+
+
+@pytest.fixture(scope="module")
+def small() -> Ddpm:
+    """A U-Net of 0.7 million parameters with random weights."""
+    torch.manual_seed(0)
+    model = Ddpm(MNIST, Config(widths=(32, 64, 96))).eval()
+    for parameter in model.parameters():
+        if not parameter.any():  # the zero-initialised layers too
+            torch.nn.init.normal_(parameter, std=0.02)
+    assert 0.6e6 < sum(p.numel() for p in model.unet.parameters()) < 0.8e6
+    return model
+
+
+def arithmetic(model: Ddpm, draw: Draw, draws: int) -> tuple[float, float]:
+    """CPU seconds of a sampler outside its network's forward: of one step, and as a share of that forward's time.
+
+    Taken inside one and the same draw, so that a slow spell touches both; the median over draws.
+    """
+    plain, inside = model.unet.forward, [0.0]
+
+    def timed(x: Tensor, t: Tensor) -> Tensor:
+        begin = time.thread_time()
+        out: Tensor = plain(x, t)
+        inside[0] += time.thread_time() - begin
+        return out
+
+    model.sample(1, draw, Noise(0))
+    steps = draw.steps or model.process.timesteps
+    outside, shares = [], []
+    vars(model.unet)["forward"] = timed
+    try:
+        for i in range(draws):
+            inside[0], begin = 0.0, time.thread_time()
+            model.sample(1, draw, Noise(0, first=i))
+            spent = time.thread_time() - begin - inside[0]
+            outside.append(spent / steps)
+            shares.append(spent / inside[0])
+    finally:
+        del vars(model.unet)["forward"]
+    return statistics.median(outside), statistics.median(shares)
+
+
+@pytest.mark.parametrize(
+    ("draw", "rounds"),
+    [
+        (Draw("ddim", STEPS), 40),
+        (Draw("ddim", STEPS, 1.0), 40),
+        (Draw("ddpm", STEPS), 40),
+        (Draw("ddpm"), 8),
+    ],
+    ids=lambda value: value.label() if isinstance(value, Draw) else "",
+)
+def test_a_draw_takes_the_time_of_its_network_calls(
+    compare: Compare, benchmark: Any, small: Ddpm, draw: Draw, rounds: int
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with capture_calls(small) as calls:
+        small.sample(1, draw, Noise(0))
+    step_s, share = arithmetic(small, draw, rounds)
+    torch.set_num_threads(threads)
+    assert calls.count == (draw.steps or 1000)
+    contenders = {
+        f"{calls.count} bare forwards": lambda: calls.forward(calls.count),
+        "the whole draw": lambda: small.sample(1, draw, Noise(0)),
+    }
+    compare(f"{draw.label()}, U-Net of 0.7M parameters, one 28x28 image", contenders, rounds, "diffusion")
+    note = f"sampler's arithmetic {1e6 * step_s:.1f} µs a step, {share:.2%} of the forward"
+    benchmark.extra_info["notes"] = {"the whole draw": note}
+    assert share < MOST_ARITHMETIC
+    assert benchmark.extra_info["spread"]["the whole draw"][0] < 1.01
+
+
+def random_pipeline(folder: Path) -> Path:
+    """A UNet2DModel of 0.65 million parameters with random weights, as save_pretrained writes it."""
+    diffusers = pytest.importorskip("diffusers", reason="needs diffusers: pip install 'trilemma-bench[diffusers]'")
+    torch.manual_seed(0)
+    network = diffusers.UNet2DModel(
+        sample_size=28,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+    )
+    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler(1000)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_beside_the_pipelines_of_diffusers_on_the_same_weights(
+    compare: Compare, benchmark: Any, sampler: str, batch: int, tmp_path: Path
+) -> None:
+    folder = random_pipeline(tmp_path)
+    import diffusers
+
+    model = registry.load("baselines.adapters.diffusers_unet").model
+    ours: Any = model.build(MNIST, model.config(str(folder))).eval()
+    kind, scheduler = {
+        "ddim": (diffusers.DDIMPipeline, diffusers.DDIMScheduler(1000)),
+        "ddpm": (diffusers.DDPMPipeline, diffusers.DDPMScheduler(1000)),
+    }[sampler]
+    pipeline = kind(ours.unet.network, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    steps = STEPS if batch == 1 else 10
+
+    def drawn(**options: Any) -> Tensor:
+        images: Tensor = ours.sample(batch, Draw(sampler, steps, options=options), Noise(0))
+        return images
+
+    contenders = {
+        "trilemma": drawn,
+        f"diffusers {kind.__name__}": lambda: pipeline(batch, num_inference_steps=steps, output_type="pt").images,
+        "trilemma, channels last": lambda: drawn(layout="channels_last"),
+    }
+    group = f"{sampler.upper()}, {steps} steps, UNet2DModel of 0.65M parameters, batch {batch}"
+    found = compare(group, contenders, ROUNDS, "diffusion")
+    apart = levels_apart(found["trilemma"], found["trilemma, channels last"])
+    benchmark.extra_info["notes"] = {"trilemma, channels last": apart}
+
+
+def levels_apart(plain: Tensor, other: Tensor) -> str:
+    apart = (plain.int() - other.int()).abs()
+    return f"images at most {int(apart.max())} levels of 255 apart, {float(apart.float().mean()):.2g} in the mean"
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "channels last": {"layout": "channels_last"},
+    "bf16": {"precision": "bf16"},
+    "compiled": {"compile": True},
+    "compiled, channels last": {"compile": True, "layout": "channels_last"},
+    "compiled, bf16": {"compile": True, "precision": "bf16"},
+    "compiled, bf16, channels last": {"compile": True, "precision": "bf16", "layout": "channels_last"},
+}
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("way", WAYS)
+def test_other_ways_to_run_the_network(compare: Compare, benchmark: Any, small: Ddpm, way: str, batch: int) -> None:
+    def drawn(**options: Any) -> Tensor:
+        return small.sample(batch, Draw("ddim", 20, options=options), Noise(0))
+
+    contenders = {way: lambda: drawn(**WAYS[way]), "the plain call": drawn}
+    found = compare(f"DDIM, 20 steps, U-Net of 0.7M parameters, batch {batch}: {way}", contenders, ROUNDS, "diffusion")
+    benchmark.extra_info["notes"] = {"the plain call": levels_apart(found["the plain call"], found[way])}
+    with capture_calls(small) as calls:
+        drawn(**WAYS[way])
+    assert calls.count == 20
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("batch", [1, 16])
+def test_a_graph_on_a_gpu(benchmark: Any, small: Ddpm, batch: int) -> None:
+    model, seconds = small.cuda(), {}
+    for name, options in {"graph": {"graph": True}, "plain": {}}.items():
+        times = []
+        for _ in range(ROUNDS):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            model.sample(batch, Draw("ddim", 20, options=options), Noise(0, device="cuda"))
+            torch.cuda.synchronize()
+            times.append(time.perf_counter() - begin)
+        seconds[name] = statistics.median(times[2:])
+    small.cpu()
+    benchmark.group = f"CUDA graph, batch {batch}"
+    benchmark.extra_info["seconds"] = seconds
+    benchmark.pedantic(lambda: None, rounds=1)
+    assert seconds["graph"] < seconds["plain"]
