@@ -198,6 +198,7 @@ def split_nats(
     for x, keyed in batches(images, size, noise):
         found.append(image_nats(model, x.to(noise.device), name, keyed))
         progress(keyed.first - noise.first + len(x))
+
     def joined(field: str) -> dict[str, Tensor]:
         parts: list[Mapping[str, Tensor]] = [getattr(nats, field) for nats in found]
         return {part: torch.cat([values[part] for values in parts]).cpu() for part in parts[0]}

@@ -28,7 +28,7 @@ from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.prediction import Prediction
 from baselines.diffusion.process import Process, make_process
 from baselines.diffusion.reverse_variance import BoundVariance, ReverseVariance, check_variance, denoiser_of
-from baselines.diffusion.timesteps import LossHistory, stratified_timesteps
+from baselines.diffusion.timesteps import LossHistory, draw_timesteps
 from baselines.diffusion.variational import ChainTables, Kernel
 from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE, UNet
@@ -71,8 +71,7 @@ class Dpm(ReverseVariance):
         channels = shape.channels
         self.unet = UNet(channels, 2 * channels, config.widths, config.blocks, config.attention, config.dropout)
         self.tables = ChainTables(self.process, config.prediction)
-        if config.importance:
-            self.history = LossHistory(config.timesteps)
+        self.history = LossHistory(config.timesteps) if config.importance else None
 
     @classmethod
     def chain(cls, config: Config) -> Denoiser:
@@ -107,17 +106,14 @@ class Dpm(ReverseVariance):
         """The bound in bits/dim without L_T, which has nothing to learn, estimated at one timestep an image."""
         x_0 = to_signed(batch.images, self.shape.levels)
         total, tables = self.process.timesteps, self.tables
-        if self.config.importance:
-            t, weights = self.history.draw(len(x_0), context)
-        else:
-            t, weights = stratified_timesteps(len(x_0), total, context), torch.ones(len(x_0), device=x_0.device)
+        t, weights = draw_timesteps(len(x_0), total, context, self.history)
         x_t = tables.diffuse(x_0, t, context.normal(*x_0.shape))
         out, z = self.unet(x_t, t * (TIME_RANGE / total)).chunk(2, 1)
         small = tables.at("log_small", t)
         kernel = Kernel(tables.x_0(x_t, out, t), self._log_ratio(z, small + tables.at("gap", t), small))
         nats = tables.nats(batch.images, x_0, kernel, t, self.shape.levels)
         bits = total * nats / (math.log(2) * self.shape.dims)
-        if self.config.importance:
+        if self.history is not None:
             self.history.note(t, bits)
         return Losses((weights * bits).mean())
 

@@ -12,16 +12,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from baselines.contract import Batch, Context, ImageShape, Losses, Model, OptimiserConfig, Phase, Training
 from baselines.data.likelihood import to_signed
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.prediction import Prediction
 from baselines.diffusion.process import make_process, with_first_beta
 from baselines.diffusion.reverse_variance import BoundVariance, ReverseVariance, check_variance, denoiser_of
-from baselines.diffusion.timesteps import LossHistory, stratified_timesteps
+from baselines.diffusion.timesteps import LossHistory, draw_timesteps
 from baselines.diffusion.variational import ChainTables, Kernel
 from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE, UNet
@@ -67,8 +64,7 @@ class ImprovedDdpm(ReverseVariance):
         channels = shape.channels
         self.unet = UNet(channels, 2 * channels, config.widths, config.blocks, config.attention, config.dropout)
         self.tables = ChainTables(self.process, config.prediction)
-        if config.importance:
-            self.history = LossHistory(config.timesteps)
+        self.history = LossHistory(config.timesteps) if config.importance else None
 
     @classmethod
     def chain(cls, config: Config) -> Denoiser:
@@ -87,10 +83,7 @@ class ImprovedDdpm(ReverseVariance):
         """The objective at one timestep an image; L_vlb in bits/dim, an estimate of the sum over all timesteps."""
         x_0 = to_signed(batch.images, self.shape.levels)
         total = self.process.timesteps
-        if self.config.importance:
-            t, weights = self.history.draw(len(x_0), context)
-        else:
-            t, weights = stratified_timesteps(len(x_0), total, context), torch.ones(len(x_0), device=x_0.device)
+        t, weights = draw_timesteps(len(x_0), total, context, self.history)
         eps = context.normal(*x_0.shape)
         x_t = self.tables.diffuse(x_0, t, eps)
         out, v = self.unet(x_t, t * (TIME_RANGE / total)).chunk(2, 1)
@@ -101,7 +94,7 @@ class ImprovedDdpm(ReverseVariance):
         bits = self.tables.nats(batch.images, x_0, kernel, t, self.shape.levels) / (math.log(2) * self.shape.dims)
         vlb = total * bits
         losses = simple + self.config.vlb_weight * vlb if hybrid else vlb
-        if self.config.importance:
+        if self.history is not None:
             self.history.note(t, losses)
         parts = {"simple": (weights * simple).mean(), "vlb": (weights * vlb).mean()}
         return Losses((weights * losses).mean(), parts)

@@ -1,4 +1,4 @@
-"""log p by the probability-flow ODE: closed form for Gaussian data, another solver in other variables, stated errors."""
+"""log p by the probability-flow ODE: closed form for Gaussian data, another solver, stated errors."""
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ def test_the_trace_averages_out_and_its_standard_error_covers() -> None:
     assert abs(float(off.mean())) < 4 * of_mean
     assert float((off / error).abs().lt(2.36).double().mean()) == pytest.approx(0.95, abs=0.04), "Student's t of 7"
     aligned = log_density(exact(CHAIN, torch.eye(DIMS, dtype=torch.float64)), y[:3], signs[:3], 60)
-    torch.testing.assert_close(aligned, aligned[:, :1].expand_as(aligned)), "of a diagonal Jacobian every probe is exact"
+    (
+        torch.testing.assert_close(aligned, aligned[:, :1].expand_as(aligned)),
+        "of a diagonal Jacobian every probe is exact",
+    )
 
 
 def tiny_net(chw: tuple[int, int, int]) -> torch.nn.Module:
