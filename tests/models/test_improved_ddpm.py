@@ -310,12 +310,16 @@ def test_every_variance_serves_bound_and_sampler(name: str, variance: str) -> No
     assert ours.sample(2, Draw("ddpm", 5, variance=variance), Noise(0)).shape == (2, *SHAPE.chw)
 
 
-def test_the_first_step_has_the_noise_that_is_asked_for() -> None:
-    plain, noisy = model(beta_first=0.0).process.betas, model(beta_first=0.1).process.betas
-    assert float(plain[0]) < 0.1 == float(noisy[0])
-    assert torch.equal(plain[1:], noisy[1:])
-    assert torch.equal(model(beta_first=1e-9).process.betas, plain), "never less than the schedule's own"
-    with pytest.raises(UserError, match="first beta"):
+def test_the_first_step_has_the_noise_of_a_quarter_of_a_level_or_what_is_asked_for() -> None:
+    long = {"timesteps": 1000}
+    plain = make_process("cosine", 1000, 1e-4, 0.02).betas
+    ours = model(**long).process.betas
+    assert math.sqrt(float(ours[0])) == pytest.approx(2 / 16 / 4), "17 levels lie 2 / 16 apart"
+    assert torch.equal(ours[1:], plain[1:])
+    fine = ImprovedDdpm(ImageShape(1, 4, 4, 256), Config(widths=(4, 4)))
+    assert torch.equal(fine.process.betas, plain), "never less than the schedule's own"
+    assert float(model(beta_first=0.1).process.betas[0]) == 0.1
+    with pytest.raises(UserError, match=r"expected 0 < beta_first < 1, got 1"):
         model(beta_first=1.0)
     with pytest.raises(UserError, match=r"expected vlb_weight > 0, got 0"):
         model(vlb_weight=0.0)
