@@ -62,7 +62,7 @@ class Config:
 
 
 class Dpm(ReverseVariance):
-    """A U-Net that is shown x_t and t, and answers in 2 C channels: the prediction of the mean, and z_s."""
+    """A U-Net that is shown x_t and t, and answers in 2 C channels: the prediction of the mean, and z."""
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__(config)
