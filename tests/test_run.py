@@ -341,3 +341,37 @@ def test_every_number_carries_its_protocol(place: Path) -> None:
     speed = a_measurement(draw, "images_per_s").protocol
     assert speed["threads"] == 1
     assert speed["device"]
+
+
+def test_a_likelihood_on_request_and_the_bounds_curves_are_kept_without_training_again(tmp_path: Path) -> None:
+    matrix = """
+    [measure]
+    samples = 50
+    latency_s = 0.05
+    likelihood_images = 3
+    [[models]]
+    model = "improved_ddpm"
+    images = 640
+    config = { timesteps = 10, widths = [4, 4] }
+    """
+    (tmp_path / "mine.toml").write_text(matrix)
+    done = trilemma(tmp_path, "run", "mine.toml", "--model", "improved_ddpm")
+    assert done.returncode == 0, done.stdout + done.stderr
+    plain = records(tmp_path)["improved_ddpm-digits seed 0"]
+    (kept,) = (a for a in plain.artifacts if a.role == "likelihood_curves")
+    curve = json.loads((tmp_path / "results" / "mine" / kept.path).read_text())["vlb"]["L_t"]
+    assert [len(curve[name]) for name in ("mean", "low", "high")] == [10, 10, 10]
+    bound = values(plain)
+    assert sum(curve["mean"][1:]) == pytest.approx(bound["bits_per_dim[vlb:L_{t-1}]"], rel=1e-5)
+    assert curve["mean"][0] == pytest.approx(bound["bits_per_dim[vlb:L_0]"], rel=1e-5)
+    assert not [metric for metric in bound if "pf_ode" in metric]
+    (tmp_path / "mine.toml").write_text(
+        matrix.replace("likelihood_images", 'likelihoods = ["pf_ode"]\nlikelihood_images')
+    )
+    again = trilemma(tmp_path, "run", "mine.toml", "--model", "improved_ddpm")
+    assert again.returncode == 0, again.stdout + again.stderr
+    asked = records(tmp_path)["improved_ddpm-digits seed 0"]
+    assert asked.train_key == plain.train_key
+    assert values(asked)["training_s"] == bound["training_s"], "the checkpoint is the same"
+    assert values(asked)["bits_per_dim[vlb]"] == bound["bits_per_dim[vlb]"]
+    assert values(asked)["bits_per_dim[pf_ode:trace_error]"] > 0

@@ -121,13 +121,12 @@ def discretised_gaussian(x: Tensor, mean: Tensor, log_std: Tensor, levels: int) 
     return torch.where(x == 0, edge_low, torch.where(x == levels - 1, edge_high, middle))
 
 
-def kinds(model: GenerativeModel | type[GenerativeModel], asked: Collection[str] = ()) -> Mapping[str, Kind]:
+def kinds(model: GenerativeModel, asked: Collection[str] = ()) -> Mapping[str, Kind]:
     """The likelihoods that this model has, by name; those that it has on request where they are `asked` for."""
-    kind = model if isinstance(model, type) else type(model)
-    if issubclass(kind, HasLikelihood):
-        more = {name: what for name, what in kind.likelihoods_on_request.items() if name in asked}
-        return {**kind.likelihoods, **more}
-    return _DENSITY_LIKELIHOODS if issubclass(kind, HasDensity) else {}
+    if isinstance(model, HasLikelihood):
+        more = {name: kind for name, kind in model.likelihoods_on_request.items() if name in asked}
+        return {**model.likelihoods, **more}
+    return _DENSITY_LIKELIHOODS if isinstance(model, HasDensity) else {}
 
 
 def image_nats(model: GenerativeModel, x: Tensor, name: str, noise: Noise) -> Nats:

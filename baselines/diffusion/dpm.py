@@ -1,21 +1,21 @@
 """DPM: Gaussian reverse steps of learned mean and variance, trained on the full variational bound.
 
 Sohl-Dickstein et al. 2015 (arXiv:1503.03585): the first diffusion model. Each reverse step is a perturbation of the
-forward one: variance sigmoid(z_s / sqrt(T) + logit(beta_t)) (eq. 64 and their released code), mean sqrt(1 - beta_t) x_t
-plus what the network adds; the loss is the bound (eq. 14) at random timesteps. The forward rates take an equal share
-of the signal each, beta_t = 1 / (T - t + 1) for t >= 2 with a small fixed beta_1 (sec. 2.4.1 and the code).
+forward one: variance sigmoid(z / sqrt(T) + logit(beta_t)) (the appendix; scaled as in the released code), mean
+sqrt(1 - beta_t) x_t plus what the network adds; the loss is the bound (eq. 14) at random timesteps. The forward rates
+are those of the released code, beta_t about 1 / (T - t + 1), with a small beta_1.
 
 Departures: the suite's U-Net with a time embedding, where the paper has multi-scale convolutions with temporal bumps;
 what the network adds to the mean is written as a prediction (v by default), which is linear in it; the last step is
 the discretised decoder of Ho et al. 2020, eq. 13, so that the bound is in bits of discrete pixels, where the paper
-dequantises and fixes that step to the forward one; timesteps are stratified within a batch and may be importance-
-sampled; rates are not learned (nor are they in the released code).
+dequantises and fixes that step to the forward one; timesteps are stratified within a batch and importance-sampled;
+rates are not learned (the paper's text learns them, its released code does not).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,9 +26,9 @@ from baselines.contract import Batch, Context, ImageShape, Losses, Model, Optimi
 from baselines.data.likelihood import to_signed
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.prediction import Prediction
-from baselines.diffusion.process import Process, make_process
+from baselines.diffusion.process import Process, first_beta, make_process, with_first_beta
 from baselines.diffusion.reverse_variance import BoundVariance, ReverseVariance, check_variance, denoiser_of
-from baselines.diffusion.timesteps import LossHistory, stratified_timesteps
+from baselines.diffusion.timesteps import LossHistory, draw_timesteps
 from baselines.diffusion.variational import ChainTables, Kernel
 from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE, UNet
@@ -40,7 +40,7 @@ class Config:
 
     timesteps: int = 1000  # T
     schedule: Literal["erasing", "linear", "quadratic", "sigmoid", "cosine"] = "erasing"
-    beta_1: float = 1e-3  # of "erasing": variance of the first step, which bounds the model's from below
+    beta_1: float | None = None  # variance of the first step; None: of a quarter of a level (released code: 0.001)
     beta_start: float = 1e-4  # of the others, as in ddpm; pixels in [-1, 1]
     beta_end: float = 0.02
     prediction: Prediction = "v"
@@ -57,28 +57,30 @@ class Config:
 
     def __post_init__(self) -> None:
         check_variance("dpm", self)
-        if not 0 < self.beta_1 < 1:
+        if self.beta_1 is not None and not 0 < self.beta_1 < 1:
             raise UserError(f"dpm: expected 0 < beta_1 < 1, got {self.beta_1}")
 
 
 class Dpm(ReverseVariance):
-    """A U-Net that is shown x_t and t, and answers in 2 C channels: the prediction of the mean, and z_s."""
+    """A U-Net that is shown x_t and t, and answers in 2 C channels: the prediction of the mean, and z."""
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__(config)
+        self._chain = replace(
+            self._chain, process=with_first_beta(self.process, config.beta_1 or first_beta(shape.levels))
+        )
         self.shape = shape
         self.training_config = config.training
         channels = shape.channels
         self.unet = UNet(channels, 2 * channels, config.widths, config.blocks, config.attention, config.dropout)
         self.tables = ChainTables(self.process, config.prediction)
-        if config.importance:
-            self.history = LossHistory(config.timesteps)
+        self.history = LossHistory(config.timesteps) if config.importance else None
 
     @classmethod
     def chain(cls, config: Config) -> Denoiser:
         """The process, read as the config's prediction, with a learned variance."""
         if config.schedule == "erasing":
-            process = erasing_process(config.timesteps, config.beta_1)
+            process = erasing_process(config.timesteps)
         else:
             process = make_process(config.schedule, config.timesteps, config.beta_start, config.beta_end)
         return denoiser_of(process, config.prediction, config, learned=True)
@@ -107,32 +109,27 @@ class Dpm(ReverseVariance):
         """The bound in bits/dim without L_T, which has nothing to learn, estimated at one timestep an image."""
         x_0 = to_signed(batch.images, self.shape.levels)
         total, tables = self.process.timesteps, self.tables
-        if self.config.importance:
-            t, weights = self.history.draw(len(x_0), context)
-        else:
-            t, weights = stratified_timesteps(len(x_0), total, context), torch.ones(len(x_0), device=x_0.device)
+        t, weights = draw_timesteps(len(x_0), total, context, self.history)
         x_t = tables.diffuse(x_0, t, context.normal(*x_0.shape))
         out, z = self.unet(x_t, t * (TIME_RANGE / total)).chunk(2, 1)
         small = tables.at("log_small", t)
         kernel = Kernel(tables.x_0(x_t, out, t), self._log_ratio(z, small + tables.at("gap", t), small))
         nats = tables.nats(batch.images, x_0, kernel, t, self.shape.levels)
         bits = total * nats / (math.log(2) * self.shape.dims)
-        if self.config.importance:
+        if self.history is not None:
             self.history.note(t, bits)
         return Losses((weights * bits).mean())
 
 
-def erasing_process(timesteps: int, beta_1: float) -> Process:
-    """beta_t = 1 / (T - t + 1): each step erases the same share of the signal; about 1 / T of it is left.
+def erasing_process(timesteps: int) -> Process:
+    """beta_t about 1 / (T - t + 1): each step erases the same share of the signal's variance; 1 / T of it is left.
 
     Raises:
         UserError: for fewer than 2 timesteps.
     """
     if timesteps < 2:
         raise UserError(f"timesteps: expected at least 2, got {timesteps}")
-    betas = 1 / torch.linspace(timesteps, 2, timesteps, dtype=torch.float64)
-    betas[0] = beta_1
-    return Process(betas)
+    return Process(1 / torch.linspace(timesteps, 2, timesteps, dtype=torch.float64))
 
 
 MODEL = Model("DPM", "Sohl-Dickstein et al. 2015, arXiv:1503.03585", Config, Dpm)

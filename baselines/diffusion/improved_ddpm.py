@@ -2,25 +2,25 @@
 
 The network answers eps and, for each pixel, where log sigma^2 lies between log beta_tilde and log beta (eq. 15). It
 is trained on L_hybrid = L_simple + 0.001 L_vlb (eq. 16), in which L_vlb teaches the variance alone, or on L_vlb.
-Departures: timesteps are stratified within a batch, and the x_0 that the hybrid's L_vlb sees is clamped to the pixels'
-range, as it is where the bound is measured and by the samplers.
+Departures: the first step has at least the noise that the paper's rule gives for the data's number of levels (the
+cosine schedule's own has, for 256 levels; for 17 it would spend a bit a pixel on noise that rounding removes);
+timesteps are stratified within a batch, and the x_0 that the hybrid's L_vlb sees is clamped to the pixels' range, as
+it is where the bound is measured and by the samplers.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
-
-import torch
 
 from baselines.contract import Batch, Context, ImageShape, Losses, Model, OptimiserConfig, Phase, Training
 from baselines.data.likelihood import to_signed
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.prediction import Prediction
-from baselines.diffusion.process import make_process, with_first_beta
+from baselines.diffusion.process import first_beta, make_process, with_first_beta
 from baselines.diffusion.reverse_variance import BoundVariance, ReverseVariance, check_variance, denoiser_of
-from baselines.diffusion.timesteps import LossHistory, stratified_timesteps
+from baselines.diffusion.timesteps import LossHistory, draw_timesteps
 from baselines.diffusion.variational import ChainTables, Kernel
 from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE, UNet
@@ -34,7 +34,7 @@ class Config:
     schedule: Literal["linear", "quadratic", "sigmoid", "cosine"] = "cosine"
     beta_start: float = 1e-4  # of a chain of 1000 steps, where the schedule has one; pixels in [-1, 1]
     beta_end: float = 0.02
-    beta_first: float = 1e-3  # least variance of the first step: its root a quarter of a level of digits; 0: none
+    beta_first: float | None = None  # variance of the first step; None: at least that of a quarter of a level
     zero_terminal: bool = False  # the chain ends in pure noise (Lin et al. 2023); with x0 or v
     prediction: Prediction = "eps"
     objective: Literal["hybrid", "vlb"] = "hybrid"
@@ -52,6 +52,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_variance("improved_ddpm", self)
+        if self.beta_first is not None and not 0 < self.beta_first < 1:
+            raise UserError(f"improved_ddpm: expected 0 < beta_first < 1, got {self.beta_first}")
         if self.vlb_weight <= 0:
             raise UserError(f"improved_ddpm: expected vlb_weight > 0, got {self.vlb_weight}; 'ddpm' has no such term")
 
@@ -61,13 +63,15 @@ class ImprovedDdpm(ReverseVariance):
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__(config)
+        process = self.process
+        first = config.beta_first or max(first_beta(shape.levels), float(process.betas[0]))
+        self._chain = replace(self._chain, process=with_first_beta(process, first))
         self.shape = shape
         self.training_config = config.training
         channels = shape.channels
         self.unet = UNet(channels, 2 * channels, config.widths, config.blocks, config.attention, config.dropout)
         self.tables = ChainTables(self.process, config.prediction)
-        if config.importance:
-            self.history = LossHistory(config.timesteps)
+        self.history = LossHistory(config.timesteps) if config.importance else None
 
     @classmethod
     def chain(cls, config: Config) -> Denoiser:
@@ -75,7 +79,7 @@ class ImprovedDdpm(ReverseVariance):
         process = make_process(
             config.schedule, config.timesteps, config.beta_start, config.beta_end, config.zero_terminal
         )
-        return denoiser_of(with_first_beta(process, config.beta_first), config.prediction, config, learned=True)
+        return denoiser_of(process, config.prediction, config, learned=True)
 
     def phases(self) -> tuple[Phase, ...]:
         """One: L_hybrid or L_vlb."""
@@ -86,10 +90,7 @@ class ImprovedDdpm(ReverseVariance):
         """The objective at one timestep an image; L_vlb in bits/dim, an estimate of the sum over all timesteps."""
         x_0 = to_signed(batch.images, self.shape.levels)
         total = self.process.timesteps
-        if self.config.importance:
-            t, weights = self.history.draw(len(x_0), context)
-        else:
-            t, weights = stratified_timesteps(len(x_0), total, context), torch.ones(len(x_0), device=x_0.device)
+        t, weights = draw_timesteps(len(x_0), total, context, self.history)
         eps = context.normal(*x_0.shape)
         x_t = self.tables.diffuse(x_0, t, eps)
         out, v = self.unet(x_t, t * (TIME_RANGE / total)).chunk(2, 1)
@@ -100,7 +101,7 @@ class ImprovedDdpm(ReverseVariance):
         bits = self.tables.nats(batch.images, x_0, kernel, t, self.shape.levels) / (math.log(2) * self.shape.dims)
         vlb = total * bits
         losses = simple + self.config.vlb_weight * vlb if hybrid else vlb
-        if self.config.importance:
+        if self.history is not None:
             self.history.note(t, losses)
         parts = {"simple": (weights * simple).mean(), "vlb": (weights * vlb).mean()}
         return Losses((weights * losses).mean(), parts)

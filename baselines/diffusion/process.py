@@ -205,19 +205,23 @@ def with_zero_terminal(process: Process) -> Process:
 
 
 def with_first_beta(process: Process, beta: float) -> Process:
-    """The chain whose first step has at least this variance; the others keep theirs.
-
-    Nichol and Dhariwal 2021, sec. 3.2, want sqrt(beta_1) a little below the width of a level, so that no step is
-    spent on noise that rounding removes.
+    """The chain whose first step has this variance; the others keep theirs.
 
     Raises:
-        UserError: for a variance outside [0, 1).
+        UserError: for a variance outside (0, 1).
     """
-    if not 0 <= beta < 1:
-        raise UserError(f"first beta: expected at least 0 (the schedule's own) and below 1, got {beta}")
-    betas = process.betas.clone()
-    betas[0] = max(float(betas[0]), beta)
-    return Process(betas)
+    if not 0 < beta < 1:
+        raise UserError(f"variance of the first step: expected above 0 and below 1, got {beta}")
+    return Process(torch.cat([process.betas.new_tensor([beta]), process.betas[1:]]))
+
+
+def first_beta(levels: int) -> float:
+    """A variance of the first step whose root is a quarter of a level on the scale of [-1, 1].
+
+    Nichol and Dhariwal 2021, sec. 3.2, want that root a little below a level's width, so that no step is spent on
+    noise that rounding removes.
+    """
+    return (0.5 / (levels - 1)) ** 2
 
 
 def _betas(schedule: Schedule, timesteps: int, beta_start: float, beta_end: float) -> Tensor:

@@ -86,9 +86,8 @@ class ReverseVariance(GaussianDiffusion):
         if kind == "learned":
             out, v = self.answer(x_t, t).chunk(2, 1)
             read = self.denoiser.reading(t)
-            return torch.add(x_t * read.x0_from_x, out, alpha=read.x0_from_out), interpolated_variance(
-                v, *process.log_variances(t)
-            )
+            x_0 = torch.add(x_t * read.x0_from_x, out, alpha=read.x0_from_out)
+            return x_0, interpolated_variance(v, *process.log_variances(t))
         variance = process.variance(t, "beta" if kind == "beta" else "beta_tilde")
         if kind == "analytic" and t > 0:
             variance += process.transition(t, t - 1).mean_x0 ** 2 * float(self.x0_variance[t])

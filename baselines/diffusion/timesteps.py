@@ -16,6 +16,13 @@ def stratified_timesteps(n: int, total: int, context: Context) -> Tensor:
     return (_places(n, context) * total).long().clamp(max=total - 1)
 
 
+def draw_timesteps(n: int, total: int, context: Context, history: LossHistory | None) -> tuple[Tensor, Tensor]:
+    """n rising timesteps and the weights of their losses in a mean, (n,) each: by the history if there is one."""
+    if history is not None:
+        return history.draw(n, context)
+    return stratified_timesteps(n, total, context), torch.ones(n, device=context.device)
+
+
 class LossHistory(nn.Module):
     """Draws timesteps in proportion to the root mean square of their latest losses (Nichol and Dhariwal 2021, eq. 18).
 

@@ -68,7 +68,7 @@ class ChainTables:
         return self.at("target_x0", t) * x_0 + self.at("target_eps", t) * eps
 
     def log_ratio(self, v: Tensor, t: Tensor) -> Tensor:
-        """log(sigma^2 / beta_tilde) of v (Nichol and Dhariwal, eq. 15): 0 at v = -1, the gap at v = 1."""
+        """log(sigma^2 / beta_tilde) of v (Nichol and Dhariwal, eq. 15): 0 at -1, log(beta / beta_tilde) at 1."""
         return self.at("gap", t) * ((v + 1) / 2)
 
     def nats(self, images: Tensor, x_0: Tensor, kernel: Kernel, t: Tensor, levels: int) -> Tensor:

@@ -109,6 +109,36 @@ def test_the_interval_is_over_images(mesh: Dataset) -> None:
     assert found.high - found.value == pytest.approx(1.959964 * float(bits.std()) / math.sqrt(len(bits)))
 
 
+def test_curves_are_kept_with_their_intervals_and_errors_of_an_estimate_are_numbers(mesh: Dataset) -> None:
+    class Estimated(Formula):
+        likelihoods: ClassVar[Mapping[str, Kind]] = {"ode": "estimate"}
+
+        def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
+            total = x.flatten(1).float().mean(1) + 1
+            return Nats(
+                total,
+                curves={"L_t": torch.stack([total, 3 * total, 0 * total], 1)},
+                standard_errors={"trace": total / 2},
+                changes={"half the steps": total / 8},
+            )
+
+    subject = Subject(0, mesh, model=Estimated(mesh.shape, uniform))
+    found = {m.metric: m for m in BitsPerDim().measure(subject)}
+    bits = (mesh.test.images.flatten(1).double().mean(1) + 1) / (64 * math.log(2))
+    curve = subject.likelihood_curves["ode"]["L_t"]
+    assert curve["mean"] == pytest.approx([float(bits.mean()), 3 * float(bits.mean()), 0])
+    half = 1.959964 * float(bits.std()) / math.sqrt(len(bits))
+    assert [high - mean for high, mean in zip(curve["high"], curve["mean"], strict=True)] == pytest.approx(
+        [half, 3 * half, 0]
+    )
+    assert [mean - low for low, mean in zip(curve["low"], curve["mean"], strict=True)] == pytest.approx(
+        [half, 3 * half, 0]
+    )
+    error, change = found["bits_per_dim[ode:trace_error]"], found["bits_per_dim[ode:half the steps]"]
+    assert error.value == pytest.approx(float((bits / 2).square().sum().sqrt()) / len(bits))
+    assert (error.better, error.low, change.value) == ("none", None, pytest.approx(float(bits.mean()) / 8))
+
+
 def test_data_without_a_truth_have_no_gap(mesh: Dataset) -> None:
     found = BitsPerDim().measure(Subject(0, replace(mesh, truth=None), model=Formula(mesh.shape, uniform)))
     assert not [m for m in found if m.metric.startswith("kl_gap")]

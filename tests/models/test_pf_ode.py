@@ -1,4 +1,4 @@
-"""log p by the probability-flow ODE: closed form for Gaussian data, another solver in other variables, its errors."""
+"""log p by the probability-flow ODE: closed form for Gaussian data, another solver, stated errors."""
 
 from __future__ import annotations
 
