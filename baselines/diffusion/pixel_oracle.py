@@ -47,7 +47,8 @@ class PixelData:
 
     def entropy(self) -> Tensor:
         """Of each pixel in nats, (D,)."""
-        return -torch.special.xlogy(self.probability, self.probability).sum(-1)
+        nats: Tensor = -torch.special.xlogy(self.probability, self.probability).sum(-1)
+        return nats
 
 
 def reverse_variance(process: Process, t: int, posterior_variance: Tensor, variance: BoundVariance) -> Tensor:
