@@ -15,6 +15,7 @@ from baselines.errors import UserError
 from baselines.types import Draw
 
 LARGEST_LEVEL, SMALLEST_LEVEL = 80.0, 0.002  # Karras et al., table 1
+LARGEST_OF_LOG_SNR = 160.0  # the linear schedule ends at 157; Lu et al. cut the cosine one, which has no end, at 119
 LOG_SNR = "log_snr"
 
 
@@ -43,7 +44,7 @@ def read_options(draw: Draw, known: Mapping[str, Option]) -> dict[str, float]:
     """
     for name in draw.options:
         if name not in known:
-            raise UserError(f"draw.options: {draw.sampler!r} has {', '.join(known)}, got {name}")
+            raise UserError(f"draw.options: {draw.sampler!r} has {', '.join(known) or 'none'}, got {name}")
     found = {}
     for name, option in known.items():
         value = draw.options.get(name, option.default)
@@ -83,7 +84,9 @@ def log_abar_of(noise_level: float) -> float:
 
 def time_of_level(process: Process, noise_level: float) -> float:
     """The time in 0 .. T - 1 that has this noise level; the nearest one outside of the chain's range."""
-    return max(0.0, process.time_of(log_abar_of(noise_level)))
+    time = max(0.0, process.time_of(log_abar_of(noise_level)))
+    whole = float(round(time))
+    return whole if math.isclose(level(process, whole), noise_level, rel_tol=1e-12) else time
 
 
 def level_range(process: Process, largest: float, smallest: float) -> tuple[float, float]:
@@ -122,20 +125,17 @@ def log_levels(steps: int, high: float, low: float) -> list[float]:
 
 
 def falling_times(process: Process, steps: int, spacing: str) -> list[float]:
-    """S times, last first: the timesteps of a spacing, or from T - 1 to 0 evenly in log SNR (`log_snr`).
+    """S times, last first: the timesteps of a spacing, or evenly in log SNR down to timestep 0 (`log_snr`).
+
+    log_snr starts at T - 1, or at the level LARGEST_OF_LOG_SNR where the chain goes beyond it: a chain that ends in
+    next to pure noise would spend most of its steps there.
 
     Raises:
-        UserError: for steps or a spacing that there are not, or `log_snr` on a chain that ends in pure noise.
+        UserError: for steps or a spacing that there are not.
     """
     if spacing not in (*get_args(Spacing), LOG_SNR):
         raise UserError(f"spacing: expected one of {', '.join((*get_args(Spacing), LOG_SNR))}, got {spacing!r}")
     if spacing != LOG_SNR:
         return [float(t) for t in reversed(subsequence(steps, process.timesteps, cast("Spacing", spacing)))]
-    high, low = level(process, process.timesteps - 1), level(process, 0)
-    if math.isinf(high):
-        raise UserError(
-            f"spacing: {LOG_SNR!r} expects a finite log SNR at the end of the chain, got a chain that ends in pure "
-            "noise; take 'trailing'"
-        )
-    inner = [time_of_level(process, at) for at in log_levels(steps, high, low)[1:-1]]
-    return [float(process.timesteps - 1), *inner, *([0.0] if steps > 1 else [])]
+    high, low = level_range(process, LARGEST_OF_LOG_SNR, 0.0)
+    return [time_of_level(process, at) for at in log_levels(steps, high, low)]

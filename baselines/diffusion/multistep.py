@@ -29,8 +29,8 @@ def dpmpp_2m(x: Tensor, denoiser: Denoiser, draw: Draw, noise: Iterator[Tensor])
 
     D = (1 + 1 / 2r) x_0(x_t) - 1 / 2r x_0(x_before) with r = h_before / h, h the step in half the log SNR. The first
     step and the last one, into the data, take D = x_0(x_t): they are steps of DDIM with eta = 0, as is S = 1. spacing:
-    the timesteps' (uniform, trailing, quadratic), or log_snr, S times from T - 1 to 0 with equal h. With `clip` each
-    predicted x_0 is clamped to [-1, 1].
+    the timesteps' (uniform, trailing, quadratic), or log_snr, S times down to 0 with equal h (`falling_times`). With
+    `clip` each predicted x_0 is clamped to [-1, 1].
     """
     check(denoiser, draw)
     process = denoiser.process

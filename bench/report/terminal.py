@@ -57,7 +57,8 @@ def _calibration(content: Content, dataset: str) -> Table:
 
 def _plain(content: Content, dataset: str) -> Table:
     """A table of numbers as it is, names to the left."""
-    table = Table(title=Text(f"{content.title} ({dataset})"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    title = f"{content.title} ({dataset})"
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), min_width=len(title))
     for head in content.columns:
         table.add_column(Text(head.title), justify="right" if head.numeric else "left", no_wrap=head.numeric)
     for line in content.lines:
