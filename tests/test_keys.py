@@ -80,9 +80,11 @@ def test_every_input_of_a_training_enters_its_key() -> None:
         (*base[:3], {"images": 6}, *base[4:]),
         (*base[:4], 1, base[5]),
         (*base[:5], "cuda"),
+        (*base, "the key of a teacher"),
+        (*base, "the key of another teacher"),
     ]
     found = {keys.train_key(*parts) for parts in (base, *changed)}
-    assert len(found) == 7
+    assert len(found) == 9
 
 
 def test_the_draw_enters_the_cell_key_only() -> None:

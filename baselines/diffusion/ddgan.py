@@ -82,6 +82,9 @@ class Ddgan(GenerativeModel, Trains):
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
     network: ClassVar[str | None] = "generator"
 
+    forward_weights: Tensor  # (T, 3): sqrt(abar_{t-1}), sqrt(1 - abar_{t-1}), beta_t
+    posterior_weights: Tensor  # (T, 3): of x_0 and x_t in the posterior's mean, and its standard deviation
+
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__()
         self.shape = shape
@@ -91,8 +94,10 @@ class Ddgan(GenerativeModel, Trains):
         self.generator = Generator(shape, config)
         self.discriminator = Discriminator(shape, config)
         moves = [self.process.transition(t, t - 1) for t in range(config.timesteps)]
-        self._forward = torch.tensor([(math.sqrt(m.abar_s), math.sqrt(m.noise_s), m.beta) for m in moves])
-        self._posterior = torch.tensor([(m.mean_x0, m.mean_xt, math.sqrt(m.beta_tilde)) for m in moves])
+        forward = torch.tensor([(math.sqrt(m.abar_s), math.sqrt(m.noise_s), m.beta) for m in moves])
+        backward = torch.tensor([(m.mean_x0, m.mean_xt, math.sqrt(m.beta_tilde)) for m in moves])
+        self.register_buffer("forward_weights", forward, persistent=False)
+        self.register_buffer("posterior_weights", backward, persistent=False)
 
     # Training
 
@@ -136,7 +141,7 @@ class Ddgan(GenerativeModel, Trains):
         n, total = len(x_0), self.config.timesteps
         place = (torch.arange(n, device=x_0.device) + context.uniform(n)) / n
         t = (place * total).long().clamp(max=total - 1)
-        signal, spread, beta = self._rows(self._forward, t)
+        signal, spread, beta = _rows(self.forward_weights, t)
         before = signal * x_0 + spread * context.normal(*x_0.shape)
         return before, (1 - beta).sqrt() * before + beta.sqrt() * context.normal(*x_0.shape), t
 
@@ -147,16 +152,13 @@ class Ddgan(GenerativeModel, Trains):
 
     def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """A draw of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 7); x_0 itself where t = 0. t: (B,) or (1,)."""
-        of_x0, of_xt, spread = self._rows(self._posterior, t)
+        of_x0, of_xt, spread = _rows(self.posterior_weights, t)
         return of_x0 * x_0 + of_xt * x_t + spread * noise
 
     def _blur(self, images: Tensor, t: Tensor, context: Context) -> Tensor:
         """Half a level of uniform noise either way where the images are data."""
         noise = (2 * context.uniform(*images.shape) - 1) / (self.shape.levels - 1)
         return images + noise * (t == 0).view(-1, 1, 1, 1)
-
-    def _rows(self, table: Tensor, t: Tensor) -> list[Tensor]:
-        return [column.view(-1, 1, 1, 1) for column in table.to(t.device)[t].unbind(1)]
 
     def _time(self, t: Tensor) -> Tensor:
         return t * (TIME_RANGE / self.config.timesteps)
@@ -176,6 +178,11 @@ class Ddgan(GenerativeModel, Trains):
             x_0 = self.generator(x, self._time(time), next(latents))
             x = self.posterior(x_0, x, time, next(steps)) if t > 0 else x_0
         return from_signed(x, self.shape.levels)
+
+
+def _rows(table: Tensor, t: Tensor) -> list[Tensor]:
+    """The columns at times t (B,), each (B, 1, 1, 1)."""
+    return [column.view(-1, 1, 1, 1) for column in table[t].unbind(1)]
 
 
 def vp_betas(timesteps: int, beta_min: float, beta_max: float) -> Tensor:

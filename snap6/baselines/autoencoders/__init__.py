@@ -1,0 +1,1 @@
+"""Models that encode an image to a latent code and decode it again."""

@@ -1,0 +1,254 @@
+"""Variational auto-encoder with a discrete pixel likelihood (Kingma and Welling 2014, arXiv:1312.6114).
+
+The bound is log P(x) >= E_q[log P(x|z)] - KL(q(z|x) || N(0, I)) (their eq. 3) and, with k samples of z, the tighter
+log P(x) >= E[log 1/k sum_i P(x|z_i) p(z_i) / q(z_i|x)] (Burda et al. 2016, arXiv:1509.00519, eq. 8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.contract import (
+    Batch,
+    Context,
+    Draw,
+    GenerativeModel,
+    Given,
+    HasLikelihood,
+    ImageShape,
+    Losses,
+    Model,
+    Nats,
+    Noise,
+    OptimiserConfig,
+    Phase,
+    Reconstructs,
+    Training,
+    Trains,
+)
+from baselines.data.likelihood import discretised_logistic, from_signed, to_signed
+from baselines.errors import UserError
+from baselines.nets.resnet import image_to_vector, vector_to_image
+from baselines.types import Kind
+
+IMPORTANCE_SAMPLES = 64  # k of `iwae_k64`
+FEW_LEVELS = 32  # up to here a pixel has a probability of its own for each level
+
+Head = Literal["bernoulli", "categorical", "logistic"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes and learning rate; the defaults are tuned for 8x8 digits."""
+
+    latent: int = 16  # dimensions of z
+    likelihood: Literal["auto", "bernoulli", "categorical", "logistic"] = "auto"  # auto: by the number of levels
+    width: int = 32  # channels next to the image; they double with every halving
+    widest: int = 128  # the most channels of any layer
+    blocks: int = 1  # residual blocks at each size
+    dropout: float = 0.1
+    beta: float = 1.0  # weight of the KL in training; the reported bounds always weigh it 1
+    lr: float = 2e-3
+    weight_decay: float = 0.0
+    warmup: float = 0.02  # fraction of the budget
+    decay: str = "cosine"
+    training: Training = Training(batch_size=64, ema_decay=0.998)
+
+    def __post_init__(self) -> None:
+        if min(self.latent, self.width, self.widest) < 1 or self.blocks < 0:
+            raise UserError(
+                "vae: expected latent, width and widest of at least 1 and blocks of at least 0, got "
+                f"{self.latent}, {self.width}, {self.widest} and {self.blocks}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"vae: expected a dropout in [0, 1), got {self.dropout}")
+
+
+class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
+    """Encoder of q(z|x) = N(mean, diag(std^2)), decoder of the parameters of P(x|z), prior N(0, I)."""
+
+    averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    network: ClassVar[str | None] = "decoder"
+    likelihoods: ClassVar[Mapping[str, Kind]] = {
+        "elbo": "upper_bound",
+        f"iwae_k{IMPORTANCE_SAMPLES}": "upper_bound",
+    }
+    selection: ClassVar[str | None] = "elbo"
+    draw_keys: ClassVar[tuple[str, ...]] = ("options",)
+
+    def __init__(self, shape: ImageShape, config: Config) -> None:
+        super().__init__()
+        self.shape = shape
+        self.config = config
+        self.training_config = config.training
+        self.head = head_for(shape.levels, config.likelihood)
+        size, maps = (
+            (shape.height, shape.width),
+            shape.channels * parameters_per_pixel(self.head, shape.levels),
+        )
+        sizes = (config.width, config.widest, config.blocks, config.dropout)
+        self.encoder = image_to_vector(size, shape.channels, 2 * config.latent, *sizes)
+        self.decoder = vector_to_image(size, config.latent, maps, *sizes)
+
+    # The model's three distributions
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation (B, latent) each of q(z|x), of uint8 x."""
+        mean, log_std = self.encoder(to_signed(x, self.shape.levels).to(self._dtype)).chunk(2, 1)
+        return mean, log_std.clamp(-7, 3)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log P(x|z) in nats (B,) of uint8 x (B, C, H, W) and z (B, latent)."""
+        return log_prob(self.head, x, self._pixels(z), self.shape.levels).flatten(1).sum(1)
+
+    def _pixels(self, z: Tensor) -> Tensor:
+        """The parameters of each pixel's distribution, (B, P, C, H, W)."""
+        pixels: Tensor = self.decoder(z.to(self._dtype))
+        return pixels.view(len(z), -1, *self.shape.chw)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.decoder.parameters()).dtype
+
+    # Training and likelihood
+
+    def phases(self) -> tuple[Phase, ...]:
+        """One: the negative ELBO, its KL weighted by beta."""
+        c = self.config
+        name = "adamw" if c.weight_decay else "adam"
+        optimiser = OptimiserConfig(name, c.lr, weight_decay=c.weight_decay, warmup=c.warmup, decay=c.decay)
+        return (Phase("elbo", ("encoder", "decoder"), self.loss, optimiser),)
+
+    def loss(self, batch: Batch, context: Context) -> Losses:
+        """Negative ELBO in nats per dimension; parts in nats per image."""
+        mean, log_std = self.posterior(batch.images)
+        z = mean + log_std.exp() * context.normal(*mean.shape)
+        reconstruction = -self.log_likelihood(batch.images, z).mean()
+        kl = kl_to_standard_normal(mean, log_std).mean()
+        total = (reconstruction + self.config.beta * kl) / self.shape.dims
+        return Losses(total, {"reconstruction": reconstruction, "kl": kl})
+
+    def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
+        """`elbo`: one sample of z and the KL in closed form; `iwae_k64`: 64 samples, no parts."""
+        if name == "elbo":
+            return self.elbo(x, noise)
+        return Nats(-self.importance_bound(x, IMPORTANCE_SAMPLES, noise))
+
+    def elbo(self, x: Tensor, noise: Noise) -> Nats:
+        """-ELBO (B,), one sample of z."""
+        mean, log_std = self.posterior(x)
+        z = mean + log_std.exp() * noise.normal("posterior", len(x), tuple(mean.shape[1:]))
+        reconstruction, kl = -self.log_likelihood(x, z), kl_to_standard_normal(mean, log_std)
+        return Nats(reconstruction + kl, {"reconstruction": reconstruction, "kl": kl})
+
+    def importance_bound(self, x: Tensor, samples: int, noise: Noise) -> Tensor:
+        """log 1/k sum_i P(x|z_i) p(z_i) / q(z_i|x) in nats (B,), of k = `samples` draws of z."""
+        mean, log_std = self.posterior(x)
+        eps = noise.normal("posterior", len(x), (samples, *mean.shape[1:]))
+        log_weights = []
+        for e in eps.unbind(1):  # one at a time: memory does not grow with k
+            z = mean + log_std.exp() * e
+            log_ratio = log_standard_normal(z) - log_standard_normal(e) + log_std.sum(1)  # log p(z) - log q(z|x)
+            log_weights.append(self.log_likelihood(x, z) + log_ratio)
+        return torch.logsumexp(torch.stack(log_weights), 0) - math.log(samples)
+
+    # Images
+
+    @classmethod
+    def check_draw(cls, config: Any, draw: Draw) -> None:
+        """Native, with the option `mean` or none."""
+        super().check_draw(config, draw)
+        if set(draw.options) - {"mean"} or not isinstance(draw.options.get("mean", False), bool):
+            raise UserError(f"options: expected mean = true or none, got {dict(draw.options)}")
+
+    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
+        """z ~ N(0, I), then each pixel from P(x|z); with the option `mean` its expectation instead.
+
+        The expectation makes smoother pictures, which are not samples of this model.
+        """
+        self.check_draw(self.config, draw)
+        pixels = self._pixels(noise.normal("z", n, (self.config.latent,)))
+        if draw.options.get("mean", False):
+            return expectation(self.head, pixels, self.shape.levels)
+        return draw_pixels(self.head, pixels, noise.uniform("pixels", n, self.shape.chw), self.shape.levels)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The expectation of P(x|z) at the mean of q(z|x), rounded."""
+        return expectation(self.head, self._pixels(self.posterior(x)[0]), self.shape.levels)
+
+
+def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, diag(std^2)) || N(0, I)) in nats (B,) (Kingma and Welling 2014, appendix B)."""
+    return 0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(1)
+
+
+def log_standard_normal(z: Tensor) -> Tensor:
+    """log N(z; 0, I) in nats (B,)."""
+    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(1)
+
+
+# The pixel's distribution given z; its parameters are pixels (B, P, C, H, W)
+
+
+def head_for(levels: int, wanted: str) -> Head:
+    """The kind of pixel distribution for this many levels, or the one wanted.
+
+    Raises:
+        UserError: if a Bernoulli is wanted of pixels that have more than two levels.
+    """
+    if wanted == "bernoulli" and levels != 2:
+        raise UserError(f"vae.likelihood: bernoulli expects 2 levels, got {levels}; use categorical or logistic")
+    if wanted == "auto":
+        return "bernoulli" if levels == 2 else "categorical" if levels <= FEW_LEVELS else "logistic"
+    assert wanted in ("bernoulli", "categorical", "logistic")
+    return wanted  # type: ignore[return-value]
+
+
+def parameters_per_pixel(head: Head, levels: int) -> int:
+    """P: a logit; a logit for each level; or mean and log-scale."""
+    return {"bernoulli": 1, "categorical": levels, "logistic": 2}[head]
+
+
+def log_prob(head: Head, x: Tensor, pixels: Tensor, levels: int) -> Tensor:
+    """log P of each pixel (B, C, H, W) of uint8 x."""
+    if head == "bernoulli":
+        return -F.binary_cross_entropy_with_logits(pixels[:, 0], x.to(pixels.dtype), reduction="none")
+    if head == "categorical":
+        return -F.cross_entropy(pixels, x.long(), reduction="none")
+    return discretised_logistic(x, *_logistic(pixels), levels)
+
+
+def draw_pixels(head: Head, pixels: Tensor, u: Tensor, levels: int) -> Tensor:
+    """uint8 (B, C, H, W) by inversion of each pixel's distribution function at u in [0, 1)."""
+    if head == "bernoulli":
+        return (u < torch.sigmoid(pixels[:, 0])).to(torch.uint8)
+    if head == "categorical":
+        below = pixels.softmax(1).cumsum(1)[:, :-1]  # P(level <= 0), ..., P(level <= levels - 2)
+        return (u[:, None] >= below).sum(1).to(torch.uint8)
+    mean, log_scale = _logistic(pixels)
+    return from_signed(mean + log_scale.exp() * torch.logit(u, eps=1e-6), levels)
+
+
+def expectation(head: Head, pixels: Tensor, levels: int) -> Tensor:
+    """The mean level of each pixel (of a logistic: its location), rounded, uint8 (B, C, H, W)."""
+    if head == "bernoulli":
+        return torch.sigmoid(pixels[:, 0]).round().to(torch.uint8)
+    if head == "categorical":
+        level = torch.arange(levels, device=pixels.device, dtype=pixels.dtype).view(-1, 1, 1, 1)
+        return (pixels.softmax(1) * level).sum(1).round().to(torch.uint8)
+    return from_signed(_logistic(pixels)[0], levels)
+
+
+def _logistic(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log-scale; below -7 and above 5 a scale says no more, at the price of numbers that overflow."""
+    return pixels[:, 0], pixels[:, 1].clamp(-7, 5)
+
+
+MODEL = Model("VAE", "Kingma and Welling 2014, arXiv:1312.6114", Config, Vae)

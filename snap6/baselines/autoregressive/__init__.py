@@ -1,0 +1,1 @@
+"""Models with an exact likelihood, one pixel conditioned on those before it."""

@@ -1,0 +1,291 @@
+"""What a model owes the harness: abstract capabilities, and the description every model file ends with."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from baselines.config import nearest
+from baselines.errors import UserError
+from baselines.noise import Noise
+from baselines.types import Draw, ImageShape, Kind, Task
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Distils",
+    "Draw",
+    "Fits",
+    "FitsLabelled",
+    "GenerativeModel",
+    "Given",
+    "HasDensity",
+    "HasLikelihood",
+    "ImageShape",
+    "Losses",
+    "Model",
+    "Nats",
+    "Noise",
+    "OptimiserConfig",
+    "Phase",
+    "Reconstructs",
+    "Replays",
+    "Training",
+    "Trains",
+]
+
+
+_PLAIN = Draw()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a conditional model is given; the data set makes it. None where the task has no such part."""
+
+    labels: Tensor | None = None  # (B,) int64
+    images: Tensor | None = None  # (B, C, H, W) uint8, the source images of a translation
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch: uint8 images (B, C, H, W), labels (B,) int64 where the data has them."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    given: Given | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where training stands. All randomness of a loss comes from `generator`, keyed by (seed, step, phase)."""
+
+    step: int
+    fraction: float  # of the budget done, in [0, 1]
+    generator: torch.Generator
+    device: torch.device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers on the training device."""
+        return torch.randn(*shape, generator=self.generator).to(self.device)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) on the training device."""
+        return torch.rand(*shape, generator=self.generator).to(self.device)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Uniform integers 0 .. high - 1 on the training device."""
+        return torch.randint(high, shape, generator=self.generator).to(self.device)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A phase's loss: `total` (0-d) is minimised, `parts` (0-d each) are only plotted."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """One optimiser with its learning-rate schedule over the budget."""
+
+    name: str = "adam"  # adam | adamw | sgd
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup: float = 0.0  # fraction of the budget over which lr rises linearly from 0
+    decay: str = "constant"  # constant | linear | cosine, down to lr * final
+    final: float = 0.0
+    rounds: int = 1  # the schedule is gone through so many times, each in an equal part of the budget
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the one trainer needs to know beside the phases."""
+
+    batch_size: int = 64
+    ema_decay: float = 0.999  # of the modules in `averaged`; warms up as (1 + step) / (10 + step)
+    clip_norm: float | None = None  # largest gradient norm of a phase
+    validations: int = 20  # times the validation split is scored over the budget
+    validation_images: int = 2000  # at most so many of the split's images, the same ones each time
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "validations", "validation_images"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"training.ema_decay: expected 0 (none) or more and below 1, got {self.ema_decay}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"training.clip_norm: expected a positive norm, or none at all, got {self.clip_norm}")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One update rule: minimise `loss` over the parameters of the named submodules, and of no others.
+
+    It runs on every `every`-th iteration, `repeat` times, each time on a fresh batch (n_critic of a WGAN).
+    """
+
+    name: str
+    modules: tuple[str, ...]
+    loss: Callable[[Batch, Context], Losses]
+    optimiser: OptimiserConfig
+    every: int = 1
+    repeat: int = 1
+
+
+class GenerativeModel(nn.Module, ABC):
+    """Draws images. Built as `build(shape, config)`; a subclass also is `Trains` or `Fits`."""
+
+    samplers: ClassVar[tuple[str, ...]] = ("native",)
+    network: ClassVar[str | None] = None
+    """The submodule whose forward call is one function evaluation of sampling (NFE); None: it has none."""
+
+    draw_keys: ClassVar[tuple[str, ...]] = ()
+    """The fields of `Draw` beside `sampler` that its samplers take."""
+
+    shape: ImageShape
+
+    @classmethod
+    def check_draw(cls, config: Any, draw: Draw) -> None:
+        """Refuse what this model cannot draw under this config; asked before anything is trained.
+
+        Raises:
+            UserError: for a sampler that it has not, or a setting that the sampler does not take.
+        """
+        if draw == _PLAIN and "native" in cls.samplers:
+            return
+        if draw.sampler not in cls.samplers:
+            raise UserError(f"no sampler {draw.sampler!r}{nearest(draw.sampler, cls.samplers)}")
+        for field_ in dataclasses.fields(Draw):
+            value = getattr(draw, field_.name)
+            if field_.name in ("sampler", *cls.draw_keys) or value == getattr(_PLAIN, field_.name):
+                continue
+            raise UserError(f"sampler {draw.sampler!r} takes no {field_.name}, got {value!r}; leave it out")
+
+    @abstractmethod
+    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
+        """Draw n images as uint8 (n, C, H, W) with levels 0 .. shape.levels - 1.
+
+        Image i depends on the weights, the draw and `noise` at global index noise.first + i alone.
+
+        Raises:
+            UserError: if this model has no such sampler, or cannot do the steps asked for.
+        """
+
+
+class Trains(ABC):
+    """Learns by gradient steps in the standard trainer."""
+
+    training_config: Training
+    averaged: ClassVar[tuple[str, ...]] = ()  # submodules that EMA follows, and that sampling then uses
+    selection: ClassVar[str | None] = None
+    """The likelihood by which the best checkpoint is chosen on the validation split; None: the last one."""
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The update rules of one iteration, in order: a VAE has one, a GAN two, an AAE three."""
+
+    def finish(self, images: Tensor, noise: Noise) -> None:  # noqa: B027 - most models have nothing left to do
+        """Set buffers that follow from the chosen weights, from uint8 validation images (N, C, H, W)."""
+
+
+class Distils(Trains):
+    """Learns from another model's checkpoint of the same data set and seed, which the harness trains before it."""
+
+    @classmethod
+    @abstractmethod
+    def teacher(cls, config: Any) -> tuple[str, Mapping[str, Any]]:
+        """The registry name of the model that a model of this config learns from, and what its config must say."""
+
+    @abstractmethod
+    def learn_from(self, teacher: GenerativeModel) -> None:
+        """Take what is needed of a trained teacher; called once before training, also before it is resumed.
+
+        Raises:
+            UserError: if it is not the teacher that is expected.
+        """
+
+
+class Fits(ABC):
+    """Learns in closed form or by a library's own fit; what it learns are buffers."""
+
+    fits_development: ClassVar[bool] = False
+    """Whether it is fitted to train and validation images together; a yardstick may, a model may not."""
+
+    @abstractmethod
+    def fit(self, images: Tensor, noise: Noise) -> None:
+        """Fit to uint8 images (N, C, H, W)."""
+
+    def fit_labelled(self, images: Tensor, labels: Tensor | None, noise: Noise) -> None:
+        """What the trainer calls, with labels int64 (N,) where the data has them; most fits do not look at them."""
+        self.fit(images, noise)
+
+
+class FitsLabelled(Fits):
+    """A fit that looks at the images' classes too, where the data has them."""
+
+    @abstractmethod
+    def fit_labelled(self, images: Tensor, labels: Tensor | None, noise: Noise) -> None:
+        """Fit to uint8 images (N, C, H, W) with labels int64 (N,)."""
+
+    def fit(self, images: Tensor, noise: Noise) -> None:
+        """Fit to images whose classes are not known."""
+        self.fit_labelled(images, None, noise)
+
+
+class Replays(ABC):  # noqa: B024 - a marker: what it says is all there is to say
+    """Draws copies of data, not samples of a model: a yardstick, whose speed means nothing."""
+
+
+@dataclass(frozen=True)
+class Nats:
+    """Negative log-likelihood per image in nats."""
+
+    total: Tensor  # (B,)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each, summing to total where all are given
+    maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, C, H, W), where a per-pixel value exists
+    curves: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T), where each timestep has a value
+
+
+class HasLikelihood(ABC):
+    """Has a number for -log P(x) of discrete images."""
+
+    likelihoods: ClassVar[Mapping[str, Kind]]  # e.g. {"vlb": "upper_bound", "pf_ode": "estimate"}
+
+    @abstractmethod
+    def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
+        """-log P(x) of uint8 x (B, C, H, W) by the likelihood called `name`."""
+
+
+class HasDensity(ABC):
+    """Has a density over continuous y in [0, 1]^D; discrete images are dequantised by `data.likelihood`."""
+
+    @abstractmethod
+    def log_density(self, y: Tensor) -> Tensor:
+        """log p(y) in nats, (B,), of y (B, C, H, W) in (0, 1), with respect to Lebesgue measure on y."""
+
+
+class Reconstructs(ABC):
+    """Maps an image to a code and back."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to uint8 (B, C, H, W)."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a model file ends with; the registry finds it by the name MODEL."""
+
+    title: str
+    source: str  # authors, year and arXiv number or venue
+    config: type[Any]  # a frozen dataclass whose fields all have defaults
+    build: Callable[[ImageShape, Any], GenerativeModel]
+    task: Task = "unconditional"

@@ -1,0 +1,71 @@
+"""All data sets by name: the ones that ship, and a user's own images by path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from baselines.config import nearest
+from baselines.data import arrays, digits, folder, markov_mesh, mnist
+from baselines.data.dataset import Dataset
+from baselines.errors import UserError
+
+DATA_DIR_VARIABLE = "TRILEMMA_DATA"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One line of the list of data sets."""
+
+    name: str  # as `load` takes it; PATH stands for the user's path
+    description: str
+
+
+_FIXED: dict[str, tuple[str, Callable[[], Dataset]]] = {
+    "digits": ("1,797 handwritten digits, 8x8, 17 levels, 10 classes; embedded, no download", digits.load),
+    "markov-mesh": (
+        "6,500 generated binary images, 8x8; log p(x) known exactly, so a model's gap is a true KL",
+        markov_mesh.load,
+    ),
+}
+_PATHS: dict[str, tuple[str, Callable[[Path, str], Dataset]]] = {
+    "folder": ("your own images of one size, grey or RGB (png, jpg, ...), in one folder", folder.load),
+    "npz": ("your own uint8 arrays in a .npz or .npy file", arrays.load),
+}
+
+
+def names() -> tuple[DatasetInfo, ...]:
+    """Every data set that `load` knows."""
+    return (
+        *(DatasetInfo(name, line) for name, (line, _) in _FIXED.items()),
+        *(DatasetInfo(name, f"70,000 handwritten digits, 28x28; {line}") for name, line in mnist.VARIANTS.items()),
+        *(DatasetInfo(f"{scheme}:PATH", line) for scheme, (line, _) in _PATHS.items()),
+    )
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """The data set called `name`, such as digits, mnist-static or folder:PATH.
+
+    data_dir: where files like MNIST's lie; None means $TRILEMMA_DATA, and if that is unset the cache folder.
+
+    Raises:
+        UserError: if there is no such data set (with the nearest name), or its files are missing or not as expected.
+    """
+    if name in _FIXED:
+        return _FIXED[name][1]()
+    if name in mnist.VARIANTS:
+        return mnist.load(name, data_dir or _data_dir_from_environment())
+    scheme, colon, path = name.partition(":")
+    if scheme in _PATHS:
+        if not path:
+            raise UserError(f"data set: expected {scheme}:PATH, got {name!r}; name the path after the colon")
+        return _PATHS[scheme][1](Path(path).expanduser(), name)
+    hint = nearest(scheme, _PATHS) if colon else nearest(name, (info.name for info in names()))
+    raise UserError(f"data set: unknown name {name!r}{hint}")
+
+
+def _data_dir_from_environment() -> Path | None:
+    value = os.environ.get(DATA_DIR_VARIABLE)
+    return Path(value).expanduser() if value else None

@@ -1,0 +1,1 @@
+"""Models that learn to reverse a gradual noising of the image."""

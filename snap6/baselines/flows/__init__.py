@@ -1,0 +1,1 @@
+"""Invertible maps between images and a simple base density."""

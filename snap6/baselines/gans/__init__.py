@@ -1,0 +1,1 @@
+"""Models trained against a discriminator; they draw samples and have no likelihood."""

@@ -1,0 +1,1 @@
+"""Layers that no single paper here is about, shared by several models."""

@@ -1,0 +1,219 @@
+"""Running a matrix: what both the command line and `bench.run` call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from baselines.errors import UserError
+from baselines.types import Budget
+from bench import matrix as matrices
+from bench import provenance, store
+from bench.device import usable_device
+from bench.job import Job, Setup
+from bench.plan import available, forget_opened, plan, stale_jobs, what_is_left
+from bench.runner import Summary, run_matrix
+
+DEFAULT_MATRIX = "quick"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run is asked for; `run` documents each."""
+
+    matrix: str = DEFAULT_MATRIX
+    models: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    budget: Budget | None = None
+    device: str = "auto"
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: Path | None = None
+    data_dir: Path | None = None
+    weights: Path | None = None
+    extractor: str | None = None
+    jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    name: str
+    title: str
+    everything: list[matrices.Wanted]
+    selected: list[matrices.Wanted]
+    teachers: list[matrices.Wanted]  # the matrix as it is selected from, all models of it
+    setup: Setup
+    slots: int
+    missing: Mapping[str, str]  # data sets of the matrix that are not on this machine, and why
+
+
+def run(
+    matrix: str = DEFAULT_MATRIX,
+    *,
+    models: Sequence[str] | str = (),
+    datasets: Sequence[str] | str = (),
+    seeds: Sequence[int] | int = (),
+    budget: str | int | None = None,
+    device: str = "auto",
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    results: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    weights: Path | str | None = None,
+    extractor: str | None = None,
+    jobs: int | None = None,
+) -> pd.DataFrame:
+    """Run a matrix, keep its records, and return every measurement in its results folder, one a row.
+
+    What is already done is not done again. Cells that failed have a record and no rows; their records are in
+    `frame.attrs["failed"]`.
+
+    Args:
+        matrix: a shipped name or the path of a TOML file.
+        models: only these (and the endpoints); names, dotted modules or .py files.
+        datasets: instead of the matrix's, such as "digits", "mnist", "folder:photos".
+        seeds: instead of the matrix's.
+        budget: of every model: training images ("400000", "400k") or seconds ("60s", not reproducible).
+        device: auto, cpu or cuda.
+        overrides: model -> config keys; "training.batch_size" names a nested one.
+        results: the folder of records; results/<matrix> by default.
+        data_dir: where data sets on disk are looked for; the environment's TRILEMMA_DATA by default.
+        weights: Inception weights, for FID.
+        extractor: instead of the data set's own, such as "inception" or "pixels8x8".
+        jobs: trainings at a time, one thread each; by default one for each usable core, one on a GPU.
+
+    Raises:
+        UserError: for bad input, with what was expected, what was got and what to do.
+    """
+    summary = execute(
+        Options(
+            matrix,
+            _listed("models", models, str),
+            _listed("datasets", datasets, str),
+            _listed("seeds", seeds, int),
+            None if budget is None else Budget.parse(str(budget)),
+            device,
+            overrides or {},
+            _path("results", results),
+            _path("data_dir", data_dir),
+            _path("weights", weights),
+            extractor,
+            jobs,
+        ),
+        Console(stderr=True),
+    )
+    frame = store.frame(store.load(summary.results).records)
+    frame.attrs["failed"] = summary.failed
+    return frame
+
+
+def _listed(name: str, values: Any, kind: type) -> list[Any]:
+    """A list; one value alone is a list of one."""
+    found = [values] if isinstance(values, str | int) else list(values)
+    wrong = next((value for value in found if not isinstance(value, kind) or isinstance(value, bool)), None)
+    if wrong is not None:
+        raise UserError(f"{name}: expected {kind.__name__} values, got {wrong!r}")
+    return found
+
+
+def _path(name: str, value: Any) -> Path | None:
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise UserError(f"{name}: expected a path, got {value!r}")
+    return None if value is None else Path(value)
+
+
+def execute(options: Options, console: Console) -> Summary:
+    """Run what is missing, showing progress on `console`.
+
+    Raises:
+        UserError: for bad input.
+    """
+    ready = _prepare(options)
+    for dataset, reason in ready.missing.items():
+        console.print(f"note: without {dataset}: {reason}", style="yellow", markup=False, soft_wrap=True)
+    return run_matrix(
+        ready.name,
+        ready.title,
+        ready.everything,
+        ready.selected,
+        ready.setup,
+        ready.slots,
+        console,
+        ready.missing,
+        ready.teachers,
+    )
+
+
+def results_folder(options: Options) -> Path:
+    """Where the records of a run lie."""
+    return options.results or Path("results") / matrices.load(options.matrix)[0]
+
+
+def dry_run(options: Options) -> list[dict[str, str]]:
+    """The cells of a run in their order, each with its budget and whether it is done; nothing is run.
+
+    Raises:
+        UserError: for bad input.
+    """
+    ready = _prepare(options)
+    trainings = plan(ready.selected, ready.setup, ready.teachers)
+    folder = ready.setup.results
+    records = {r.key: r for r in store.load(folder).records} if folder.is_dir() else {}
+    todo = what_is_left(trainings, records)
+    cached = {job.key for job in todo.cached}
+    stale = stale_jobs(todo, records)
+
+    def state(job: Job) -> str:
+        if job.key in cached:
+            return "done"
+        return ("stale, " if job.key in stale else "") + ("to train" if job.cell.draw is None else "to measure")
+
+    left_out = [
+        {"cell": f"all of {name}", "budget": "–", "state": f"left out: {ready.missing[name]}"} for name in ready.missing
+    ]
+    return left_out + [
+        {
+            "cell": job.cell.label(),
+            "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
+            "state": state(job),
+        }
+        for training in trainings
+        for job in (training.job, *training.draws)
+    ]
+
+
+def _prepare(options: Options) -> _Prepared:
+    forget_opened()
+    name, content = matrices.load(options.matrix)
+    selected = matrices.expand(
+        content, options.models, options.datasets, options.seeds, options.budget, options.overrides
+    )
+    device = usable_device(options.device)
+    slots = options.jobs or (1 if device == "cuda" else provenance.cores())
+    measure = content.measure
+    setup = Setup(
+        results=results_folder(options),
+        device=device,
+        data_dir=options.data_dir,
+        weights=options.weights,
+        extractor=options.extractor or measure.extractor,
+        samples=measure.samples,
+        likelihood_images=measure.likelihood_images,
+        batch=measure.batch,
+        threads=measure.threads,
+        latency_s=measure.latency_s,
+        timed_seeds=measure.timed_seeds,
+        side_by_side=slots,
+        time_limit_s=content.time_limit_s,
+    )
+    everything, missing = matrices.expand(content), dict[str, str]()
+    if not options.datasets:  # a data set that is asked for by name has to be there
+        selected, missing = available(selected, setup)
+        everything = [item for item in everything if item.dataset not in missing]
+    teachers = matrices.expand(content, (), options.datasets, options.seeds, options.budget)
+    return _Prepared(name, content.title, everything, selected, teachers, setup, slots, missing)

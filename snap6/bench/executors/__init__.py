@@ -1,0 +1,1 @@
+"""Executors: where the processes of a matrix run."""

@@ -1,0 +1,48 @@
+"""One job: a cell with everything a process needs to make its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.record import Cell
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What holds for a whole run."""
+
+    results: Path
+    device: str  # cpu | cuda
+    data_dir: Path | None = None
+    weights: Path | None = None  # of the extractor's network
+    extractor: str | None = None  # None: the data set's own
+    samples: int | None = None
+    likelihood_images: int | None = None
+    batch: int = 500
+    threads: int = 1
+    latency_s: float = 1.0
+    timed_seeds: int | None = None
+    side_by_side: int = 1  # trainings at a time
+    time_limit_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training (cell.draw is None) or one draw from its checkpoint."""
+
+    cell: Cell
+    key: str
+    train_key: str
+    samples: int  # N
+    setup: Setup
+    metric_keys: Mapping[str, str]  # metric family -> its code and inputs, as they are now
+    timed: bool = True  # whether the sampler is timed, which needs the machine for itself
+    times_likelihood: bool = False  # whether this draw's quiet minute also times the likelihood, once a training
+    teacher: Job | None = None  # the training whose checkpoint this training learns from
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the training's state and final weights lie."""
+        return self.setup.results / "checkpoints" / self.train_key

@@ -1,0 +1,215 @@
+"""Matrices: a strict TOML file says which models, data sets, seeds and draws; it becomes a list of cells."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from baselines.config import nearest
+from baselines.errors import UserError
+from baselines.types import Budget, Draw, Scalar
+
+ENDPOINTS = ("real", "histogram")
+"""The floor and the ceiling of every score; each matrix measures them, whatever it names."""
+
+
+SAMPLES = 5000
+"""Default N: this many, or as many as there are real images outside the test split if they are fewer."""
+
+
+_Option = str | int | float | bool
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Measure(_Strict):
+    """What is measured, and how long."""
+
+    samples: int | None = Field(default=None, ge=1)  # N of every cell, for the bias of FD hangs on it; None: SAMPLES
+    batch: int = Field(default=500, ge=1)  # the large batch of sampling
+    threads: int = Field(default=1, ge=1)  # while sampling is timed; training uses one a process
+    timed_seeds: int | None = Field(default=None, ge=1)  # speed with the first so many seeds alone; None: with all
+    latency_s: float = Field(default=1.0, gt=0)  # time given to the batch-1 latency of a draw
+    likelihood_images: int | None = Field(default=None, ge=1)  # so many of the test split's; None: all
+    extractor: str | None = None  # None: the data set's own
+
+
+class DrawSpec(_Strict):
+    """Samplers of one checkpoint: the product of samples, options, eta and steps."""
+
+    sampler: str = "native"
+    steps: list[int] | None = None
+    eta: list[float] = [0.0]
+    spacing: str = "uniform"
+    variance: str | None = None
+    clip: bool = True
+    options: dict[str, _Option | list[_Option]] = {}  # a list: each of its values
+    samples: list[Annotated[int, Field(ge=1)]] | None = None  # N of these draws, instead of the matrix's
+    seeds: list[int] | None = None  # of the matrix's seeds; None: all
+
+    def draws(self) -> Iterator[tuple[Draw, int | None]]:
+        """Every draw that this line names, with its own N if it has one."""
+        numbers: list[int | None] = [*self.steps] if self.steps else [None]
+        sizes: list[int | None] = [*self.samples] if self.samples else [None]
+        for n, options, eta, steps in itertools.product(sizes, list(self._options()), self.eta, numbers):
+            yield Draw(self.sampler, steps, eta, self.spacing, self.variance, self.clip, options), n
+
+    def _options(self) -> Iterator[dict[str, Scalar]]:
+        values = [value if isinstance(value, list) else [value] for value in self.options.values()]
+        for chosen in itertools.product(*values):
+            yield dict(zip(self.options, chosen, strict=True))
+
+
+class ModelSpec(_Strict):
+    """One model of the matrix."""
+
+    model: str
+    images: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    config: dict[str, Any] = {}
+    draws: list[DrawSpec] = [DrawSpec()]
+    datasets: list[str] | None = None  # None: all of the matrix
+    seeds: list[int] | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> ModelSpec:
+        if self.images is not None and self.seconds is not None:
+            raise ValueError("expected images or seconds, got both")
+        return self
+
+
+class Matrix(_Strict):
+    """A whole matrix file."""
+
+    title: str = ""
+    datasets: list[str] = Field(default=["digits"], min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    images: int = Field(default=400_000, ge=1)  # budget of a model that names none
+    time_limit_s: float = Field(default=3600.0, gt=0)  # of one cell
+    measure: Measure = Measure()
+    models: list[ModelSpec] = []
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One training with its draws, before the model is imported."""
+
+    model: str
+    dataset: str
+    seed: int
+    budget: Budget
+    config: Mapping[str, Any]
+    draws: tuple[Draw, ...]
+    samples: tuple[int | None, ...]  # N of each draw; None: the run's
+
+
+def shipped() -> tuple[str, ...]:
+    """Names of the matrices in the package."""
+    return tuple(sorted(Path(str(path)).stem for path in _folder().iterdir() if path.name.endswith(".toml")))
+
+
+def _folder() -> Any:
+    return files("bench").joinpath("matrices")
+
+
+def load(name: str) -> tuple[str, Matrix]:
+    """Read a matrix by shipped name or by path of a TOML file; returns its name and content.
+
+    Raises:
+        UserError: if there is none, or a key or value is wrong, naming it.
+    """
+    if name in shipped():
+        return name, _parse(_folder().joinpath(f"{name}.toml").read_text(encoding="utf-8"), name)
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise UserError(f"unknown matrix {name!r}{nearest(name, shipped())} (or give the path of a .toml file)")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"matrix {name}: cannot read it: {error}") from None
+    return path.stem, _parse(text, name)
+
+
+def _parse(text: str, name: str) -> Matrix:
+    try:
+        return Matrix.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"matrix {name}: not TOML: {error}") from None
+    except ValidationError as error:
+        raise UserError(f"matrix {name}: {_first_problem(error)}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or "file"
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key (value {first['input']!r})"
+    return f"{where}: {first['msg']}, got {first['input']!r}"
+
+
+def expand(
+    matrix: Matrix,
+    models: Sequence[str] = (),
+    datasets: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    budget: Budget | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Wanted]:
+    """The trainings that a matrix asks for, in its order, the endpoints always among them.
+
+    Args:
+        matrix: what to expand.
+        models: only these; one that the matrix does not name gets its default budget and native draw.
+        datasets: instead of the matrix's.
+        seeds: instead of the matrix's.
+        budget: instead of every model's own.
+        overrides: model -> config keys, on top of the matrix's.
+
+    Raises:
+        UserError: if an override names a model that is not among those selected.
+    """
+    specs = [spec for spec in matrix.models if not models or spec.model in models]
+    named = {spec.model for spec in matrix.models}
+    specs += [ModelSpec(model=name) for name in dict.fromkeys(models) if name not in named]
+    chosen = {spec.model for spec in specs}
+    specs += [ModelSpec(model=name) for name in ENDPOINTS if name not in chosen]
+    for name in overrides or {}:
+        if name not in chosen:
+            raise UserError(f"--set {name}...: {name!r} is not among the models of this run{nearest(name, chosen)}")
+    wanted: list[Wanted] = []
+    for spec in specs:
+        config = {**spec.config, **(overrides or {}).get(spec.model, {})}
+        own = budget or Budget(spec.images or (None if spec.seconds else matrix.images), spec.seconds)
+        for dataset in dict.fromkeys(datasets or spec.datasets or matrix.datasets):
+            if datasets and spec.datasets and dataset not in spec.datasets and not models:
+                continue
+            wanted += _seeds_of(matrix, spec, dataset, own, config, seeds)
+    return wanted
+
+
+def _seeds_of(
+    matrix: Matrix, spec: ModelSpec, dataset: str, budget: Budget, config: Mapping[str, Any], seeds: Sequence[int]
+) -> Iterator[Wanted]:
+    every = list(dict.fromkeys(seeds or matrix.seeds))
+    for seed in every:
+        if spec.seeds is not None and not seeds and seed not in spec.seeds:
+            continue
+        pairs = [pair for line in spec.draws if _has(line, seed, every) for pair in line.draws()]
+        draws, samples = tuple(draw for draw, _ in pairs), tuple(n for _, n in pairs)
+        yield Wanted(spec.model, dataset, seed, budget, config, draws, samples)
+
+
+def _has(line: DrawSpec, seed: int, every: Sequence[int]) -> bool:
+    """Whether a draw is made with this seed; one limited to other seeds is made with the first instead."""
+    if line.seeds is None or seed in line.seeds:
+        return True
+    return not set(line.seeds) & set(every) and seed == every[0]

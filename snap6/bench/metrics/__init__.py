@@ -1,0 +1,1 @@
+"""Metrics: each names itself, says why it cannot be taken, or returns measurements with their protocol."""

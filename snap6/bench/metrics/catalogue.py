@@ -1,0 +1,49 @@
+"""Every metric there is, in the order of tables."""
+
+from __future__ import annotations
+
+from bench import keys
+from bench.metrics.base import Metric
+from bench.metrics.frechet import Frechet
+from bench.metrics.frechet_infinity import FrechetInfinity
+from bench.metrics.inception_score import InceptionScore
+from bench.metrics.kernel import Kernel
+from bench.metrics.likelihood import BitsPerDim
+from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
+from bench.metrics.memorisation import Memorisation
+from bench.metrics.mmd_rbf import GaussianKernel
+from bench.metrics.modes import ModeDivergence, Modes
+from bench.metrics.sharpness import Sharpness
+
+_ALL = (
+    BitsPerDim(),
+    Frechet(),
+    FrechetInfinity(),
+    InceptionScore(),
+    Kernel(),
+    GaussianKernel(),
+    PRECISION,
+    RECALL,
+    DENSITY,
+    COVERAGE,
+    Modes(),
+    ModeDivergence(),
+    Memorisation(),
+    Sharpness(),
+)
+METRICS: tuple[Metric, ...] = _ALL
+
+
+def names() -> tuple[str, ...]:
+    """The name of each metric family."""
+    return tuple(metric.name for metric in _ALL)
+
+
+def descriptions() -> dict[str, str]:
+    """One line for each metric family."""
+    return {metric.name: metric.description for metric in _ALL}
+
+
+def code_key(metric: Metric) -> str:
+    """What a metric's numbers depend on beside its inputs: its own code, and all that it imports here."""
+    return keys.digest(metric.name, metric.version, keys.source_key([type(metric).__module__], ("bench",)))

@@ -1,0 +1,100 @@
+"""Bits per dimension of the discrete test images, each with its kind, and the gap to a known truth."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from baselines.data.likelihood import bits_per_dim, kinds, split_nats, subset
+from baselines.noise import Noise, derive_seed
+from baselines.types import ImageShape, Kind
+from bench.metrics.base import Array, Subject
+from bench.record import Measurement, Scope
+from bench.stats import mean_over_images
+
+_NO_LIKELIHOOD = "the model has no likelihood: it draws images, and no number for log P(x) can be had from it"
+
+
+class BitsPerDim:
+    """`bits_per_dim[name]` of every likelihood a model has, its terms, and `kl_gap[name]` where the truth is known."""
+
+    name = "bits_per_dim"
+    description = "-log2 P(x) per dimension of the test images, exact, bound or estimate; kl_gap where log P is known"
+    scope: Scope = "train"
+    version = 1
+
+    def unavailable(self, subject: Subject) -> str | None:
+        """Why there is no likelihood; None if there is one."""
+        if subject.model is None:
+            return "samples alone have no likelihood"
+        if subject.dataset is None or len(subject.dataset.test) == 0:
+            return "there are no test images"
+        return None if kinds(subject.model) else _NO_LIKELIHOOD
+
+    def measure(self, subject: Subject) -> tuple[Measurement, ...]:
+        """For each likelihood its mean over the test split, its terms, and its gap to the truth.
+
+        Raises:
+            DivergedError: if any image's value is NaN or infinite.
+        """
+        assert subject.model is not None
+        found: list[Measurement] = []
+        for name, kind in kinds(subject.model).items():
+            found += self._one(subject, name, kind)
+        return tuple(found)
+
+    def _one(self, subject: Subject, name: str, kind: Kind) -> list[Measurement]:
+        model, dataset = subject.model, subject.dataset
+        assert model is not None
+        assert dataset is not None
+        images = dataset.test.images
+        if subject.likelihood_images is not None:
+            images = images[subset(len(images), subject.likelihood_images)]
+        noise = Noise(seed=derive_seed(subject.seed, "likelihood"), device=subject.device)
+
+        def progress(done: int) -> None:
+            subject.progress(f"likelihood {name}", done, len(images))
+
+        progress(0)
+        nats = split_nats(model, images, name, noise, progress=progress)
+        bits = _bits(nats.total, dataset.shape)
+        per_image = f"{float(nats.total.double().mean()):.2f} nats an image"
+        found = [self._measurement(subject, f"{self.name}[{name}]", bits, kind, per_image)]
+        for part, values in nats.parts.items():
+            note = f"one term of {self.name}[{name}]; {float(values.double().mean()):.2f} nats an image"
+            found.append(
+                self._measurement(subject, f"{self.name}[{name}:{part}]", _bits(values, dataset.shape), None, note)
+            )
+        if dataset.truth is not None:
+            truth = _bits(dataset.truth(images), dataset.shape)
+            note = f"less the truth's {truth.mean():.4f} bits/dim, paired by image; " + (
+                "an estimate of KL(truth || model)" if kind == "exact" else "bounds KL(truth || model) as its kind says"
+            )
+            found.append(self._measurement(subject, f"kl_gap[{name}]", bits - truth, kind, note))
+        return found
+
+    def _measurement(self, subject: Subject, metric: str, bits: Array, kind: Kind | None, note: str) -> Measurement:
+        mean = mean_over_images(bits)
+        return Measurement(
+            metric=metric,
+            value=mean.value,
+            unit="bits/dim",
+            better="none" if kind is None else "lower",  # a term of a sum is not better for being small
+            n=mean.n,
+            scope=self.scope,
+            low=mean.low,
+            high=mean.high,
+            kind=kind,
+            protocol={**subject.protocol, "split": "test", "n_real": len(bits), "version": self.version},
+            note=note,
+        )
+
+
+def _bits(nats: Tensor, shape: ImageShape) -> Array:
+    bits = bits_per_dim(nats.to(torch.float64), shape)
+    assert isinstance(bits, Tensor)
+    array: Array = bits.cpu().numpy()
+    assert math.prod(array.shape) == len(array)
+    return array

@@ -1,0 +1,42 @@
+"""Records to tables, figures and one self-contained HTML page; reads records and artifacts only, never torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = ["render_terminal_table", "write_report"]
+
+
+def write_report(results: Path, out: Path) -> Path:
+    """Write index.html, report.md, table.csv and figures/ for a results folder.
+
+    The same records give the same bytes. A missing or damaged artifact is told in the report, not fatal.
+
+    Args:
+        results: a run's folder, with records/*.jsonl and perhaps run.json.
+        out: the folder to write; made if missing, files of the same names replaced.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        UserError: if there are no records, they are of a newer schema, or `out` cannot be written.
+    """
+    from bench.report.write import write  # matplotlib takes most of a second: only who writes pays for it
+
+    return write(Path(results), Path(out))
+
+
+def render_terminal_table(results: Path) -> Group:
+    """The trilemma table of a results folder as a rich renderable, a table a data set.
+
+    Raises:
+        UserError: if there are no records, or they are of a newer schema.
+    """
+    from bench.report.terminal import render
+
+    return render(Path(results))

@@ -1,0 +1,202 @@
+"""Records to rows: cells that differ by their seed alone become one row, each score a mean with its spread."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from baselines.types import Draw
+from bench.record import Measurement, Record
+from bench.report.rows import Row, Score, Sheet, Spread, base, variant
+from bench.report.source import CEILING, CORRUPTED, FAMILIES, FLOOR, ModelInfo, Source
+from bench.stats import mean_over_seeds
+
+QUALITY = ("fd", "fid")
+"""Metric families that can make the quality axis; the one that most rows have does."""
+
+NEAR_BEST = 1.1
+"""A draw whose FD is within this factor of its sampler's best may stand for that sampler."""
+
+_OF_IMAGES = frozenset(
+    [
+        *("fd", "fid", "fd_inf", "fid_inf", "is", "kid", "mmd_rbf", "cmmd"),
+        *("precision", "recall", "density", "coverage"),
+        *("modes", "mode_kl", "nn_train_share", "nn_train_ratio", "sharpness"),
+    ]
+)
+
+
+def make_sheet(source: Source, dataset: str) -> Sheet:
+    """Group a data set's records into rows, aggregate over seeds, choose the axes' metrics."""
+    records = [r for r in source.records if r.cell.dataset == dataset]
+    rows = [row for name, group in _by_model(records).items() for row in _rows_of(source.models[name], group)]
+    order = list(FAMILIES)
+    rows.sort(key=lambda r: order.index(r.model.family))
+    floor = next((r for r in rows if r.model.name == FLOOR), None)
+    ceiling = next((r for r in rows if r.model.name == CEILING), None)
+    corrupted = tuple(r for r in rows if r.model.name == CORRUPTED)
+    rows = [r for r in rows if r.model.name != CORRUPTED]
+    quality = _commonest(rows, QUALITY)
+    features = "" if quality is None else variant(quality)
+    return Sheet(
+        dataset=dataset,
+        rows=_choose_shown([r for r in rows if r is not floor and r is not ceiling], quality),
+        floor=floor,
+        ceiling=ceiling,
+        quality=quality,
+        coverage=_commonest(rows, ("coverage",), features),
+        recall=_commonest(rows, ("recall",), features),
+        speed=_commonest(rows, ("images_per_s",)),
+        latency="latency_s[p50]" if any("latency_s[p50]" in r.scores for r in rows) else None,
+        corrupted=corrupted,
+    )
+
+
+def aggregate(values: Sequence[Measurement]) -> Score:
+    """The mean of one metric over seeds.
+
+    With 3 or more seeds the interval is Student's t at 95 %, with 2 their range, with 1 its own if it has one.
+    """
+    first, n = values[0], len(values)
+    numbers = [float(m.value) for m in values]
+    mean = mean_over_seeds(numbers)
+    low: float | None = None
+    high: float | None = None
+    spread: Spread = ""
+    if n >= 3:
+        low, high, spread = mean.low, mean.high, "t"
+    elif n == 2:
+        low, high, spread = min(numbers), max(numbers), "range"
+    elif first.low is not None and first.high is not None:
+        low, high, spread = first.low, first.high, "own"
+    protocols = [protocol_of(m) for m in values]
+    return Score(
+        metric=first.metric,
+        value=mean.value,
+        low=low,
+        high=high,
+        spread=spread,
+        seeds=n,
+        unit=first.unit,
+        better=first.better,
+        kind=first.kind,
+        protocol=Counter(protocols).most_common(1)[0][0],
+        mixed=len(set(protocols)) > 1,
+        note="; ".join(dict.fromkeys(m.note for m in values if m.note)),
+    )
+
+
+def protocol_of(m: Measurement) -> str:
+    """Canonical JSON of all that must be equal for a comparison.
+
+    Seeds are replicates, and the state of the measured model (`subject`: EMA or raw weights, clipping) is a property
+    of the row; N belongs to the protocol of metrics of samples.
+    """
+    held = {k: v for k, v in m.protocol.items() if k not in ("seed", "subject")}
+    if base(m.metric) in _OF_IMAGES:
+        held["n"] = m.n
+    return json.dumps(held, sort_keys=True, default=str)
+
+
+def _by_model(records: Iterable[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for r in records:
+        groups[r.cell.model].append(r)
+    return groups
+
+
+def _rows_of(model: ModelInfo, records: list[Record]) -> list[Row]:
+    """One row a (budget, config, draw); a training without draws keeps a row."""
+    trainings: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for r in sorted(records, key=lambda r: r.cell.seed):
+        trainings[r.cell.budget.label(), _canonical(r.cell.config)].append(r)
+    rows: list[Row] = []
+    for name, group in zip(_variants(list(trainings.values())), trainings.values(), strict=True):
+        draws: dict[tuple[str, int | None], list[Record]] = defaultdict(list)
+        for r in group:
+            if r.cell.draw is not None:
+                draws[r.cell.draw.label(), r.cell.samples].append(r)
+        trained = [r for r in group if r.cell.draw is None]
+        shared = [m for drawn in draws.values() for r in drawn for m in r.measured if m.scope == "train"]
+        rows += [_row(model, name, trained, drawn, shared) for drawn in (draws.values() or [[]])]
+    return [replace(row, lone=len(rows) == 1) for row in rows]
+
+
+def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record], shared: list[Measurement]) -> Row:
+    """shared: what was measured beside one draw but holds for the training, such as the likelihood's speed."""
+    own = drawn or trained
+    good = [r for r in own if r.status == "ok"]
+    measured: dict[str, list[Measurement]] = defaultdict(list)
+    skipped: dict[str, str] = {}
+    for r in [*trained, *drawn]:
+        skipped |= r.skipped
+        for m in r.measured if r.status == "ok" else ():
+            if r.cell.draw is None or m.scope == "draw":
+                measured[m.metric].append(m)
+    for m in shared:
+        measured[m.metric].append(m)
+    draw = own[0].cell.draw
+    return Row(
+        model=model,
+        variant=name,
+        draw=draw,
+        seeds=tuple(r.cell.seed for r in good),
+        scores={metric: aggregate(values) for metric, values in measured.items()},
+        skipped={metric: reason for metric, reason in skipped.items() if metric not in measured},
+        records=tuple(good),
+        failed=sum(r.status != "ok" for r in [*trained, *drawn]),
+        samples=own[0].cell.samples,
+    )
+
+
+def _variants(trainings: list[list[Record]]) -> list[str]:
+    """What sets each training of a model apart from its others: the settings that differ, `lr=0.001, 60 s`."""
+    cells = [group[0].cell for group in trainings]
+    if len(cells) == 1:
+        return [""]
+    names = sorted({name for cell in cells for name in cell.config})
+    differ = [n for n in names if len({_canonical(cell.config.get(n)) for cell in cells}) > 1]
+    budgets = {cell.budget.label() for cell in cells}
+    return [
+        ", ".join([f"{n}={cell.config.get(n)}" for n in differ] + ([cell.budget.label()] if len(budgets) > 1 else []))
+        for cell in cells
+    ]
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _commonest(rows: Sequence[Row], bases: tuple[str, ...], features: str | None = None) -> str | None:
+    """The metric of these families that most rows have; one in the given features goes first."""
+    found = Counter(metric for row in rows for metric in row.scores if base(metric) in bases)
+
+    def rank(metric: str) -> tuple[bool, int, str]:
+        return features is not None and variant(metric) != features, -found[metric], metric
+
+    return min(found, key=rank, default=None)
+
+
+def _choose_shown(rows: list[Row], quality: str | None) -> tuple[Row, ...]:
+    """Mark one row a sampler: of the draws within NEAR_BEST of the sampler's best FD, the fewest steps."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.model.name, row.variant, "" if row.draw is None else row.draw.sampler].append(row)
+    chosen = {id(_representative(group, quality)) for group in groups.values()}
+    return tuple(replace(row, shown=id(row) in chosen) for row in rows)
+
+
+def _representative(group: list[Row], quality: str | None) -> Row:
+    scored = [(value, row) for row in group if (value := row.value(quality)) is not None]
+    if not scored:
+        return group[0]
+    best = min(value for value, _ in scored)
+    near = [(_steps(row.draw), value, i) for i, (value, row) in enumerate(scored) if value <= NEAR_BEST * best]
+    return scored[min(near)[2]][1] if near else min(scored, key=lambda pair: pair[0])[1]
+
+
+def _steps(draw: Draw | None) -> float:
+    return math.inf if draw is None or draw.steps is None else draw.steps

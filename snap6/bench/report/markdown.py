@@ -1,0 +1,102 @@
+"""The report as GitHub-flavoured Markdown, for pull requests and people without a browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from bench.report.content import Calibration, Content, Section
+from bench.report.style import Picture
+from bench.report.tables import Datum, Table
+
+
+def render_markdown(content: Content) -> str:
+    """The whole report; figures are linked, all text from records is escaped."""
+    return "\n".join(_lines(content)).rstrip() + "\n"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no line breaks."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~!$])", r"\\\1", " ".join(text.split()))
+
+
+def table(content: Table) -> str:
+    """A table with its intro and footnotes; rows that are hidden at first are left out."""
+    heads = [_head(c.title, c.detail, c.ends) for c in content.columns]
+    rules = ["---:" if c.numeric else "---" for c in content.columns]
+    rows = [[_cell(d) for d in line.data] for line in content.lines if not line.more]
+    body = ["| " + " | ".join(cells) + " |" for cells in (heads, rules, *rows)]
+    notes = [f"\n<sup>{letter}</sup> {escape(text)}" for letter, text in content.notes]
+    hidden = sum(line.more for line in content.lines)
+    more = [f"\n{hidden} further draws are in index.html and table.csv."] if hidden else []
+    return "\n".join([f"{escape(content.intro)}\n", *body, *notes, *more])
+
+
+def _lines(content: Content) -> Iterator[str]:
+    yield f"# {escape(content.title)}\n"
+    yield from (escape(text) for text in content.headline)
+    yield ""
+    for note in content.notes:
+        yield f"> note: {escape(note)}\n"
+    for section in content.sections:
+        yield from _section(section)
+    for calibration in content.calibrations:
+        yield from _calibration(calibration)
+    if content.coverage is not None:
+        yield f"## {content.coverage.title}\n\n{table(content.coverage)}\n"
+    if content.failures:
+        yield "## Failures\n"
+        for failure in content.failures:
+            yield f"- **{escape(failure.label)}**, {failure.status}: {escape(failure.error)[:500]}"
+            yield f"  run again: {escape(failure.rerun)}"
+        yield ""
+    for held in content.tables:
+        yield f"## {held.title}\n\n{table(held)}\n"
+    yield "## Published figures, never measured here\n"
+    for held in content.published:
+        yield f"### {held.title}\n\n{table(held)}\n"
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield f"## The trilemma on {escape(section.sheet.dataset)}\n"
+    yield from (f"- {escape(text)}" for text in section.findings)
+    yield ""
+    if section.trilemma is not None:
+        yield _picture(section.trilemma)
+    yield from (f"- {escape(text)}" for text in (*section.formulas, *section.missing))
+    yield f"\n### {section.main.title}\n\n{table(section.main)}\n"
+    for picture in section.pictures:
+        yield f"### {escape(picture.title)}\n\n{_picture(picture)}"
+    if section.grids:
+        yield "### Samples\n\nThe first 64 of each, not picked; the same scale for all.\n"
+        for i, grid in enumerate(section.grids):
+            yield f"{escape(grid.title)}, {escape(grid.note)}:\n"
+            yield f"![{escape(grid.title)}](figures/samples-{section.slug}-{i}.png)\n"
+    for held in (section.likelihood, section.cost, section.other):
+        if held is not None and held.lines:
+            yield f"### {held.title}\n\n{table(held)}\n"
+
+
+def _calibration(calibration: Calibration) -> Iterator[str]:
+    yield f"## Calibration: every metric against known corruption, on {escape(calibration.dataset)}\n"
+    yield from (f"- {escape(text)}" for text in calibration.verdicts)
+    yield f"\n### {calibration.table.title}\n\n{table(calibration.table)}\n"
+    for picture in calibration.pictures:
+        yield f"### {escape(picture.title)}\n\n{_picture(picture)}"
+
+
+def _picture(picture: Picture) -> str:
+    return f"![{escape(picture.title)}](figures/{picture.name}.png)\n\n{escape(picture.caption)}\n"
+
+
+def _head(title: str, detail: str, ends: str) -> str:
+    return " ".join(escape(text) for text in (title, detail, f"({ends})".replace("\n", ", ") if ends else "") if text)
+
+
+def _cell(datum: Datum) -> str:
+    text = f"**{escape(datum.text)}**" if datum.best else escape(datum.text)
+    mark = f"<sup>{datum.mark}</sup>" if datum.mark else ""
+    flags = f" ⚑ {escape(', '.join(datum.flags))}" if datum.flags else ""
+    detail = f" <sub>{escape(datum.detail)}</sub>" if datum.detail else ""
+    return text + mark + flags + detail

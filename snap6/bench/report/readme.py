@@ -1,0 +1,53 @@
+"""Puts the table of a results folder into README: `python -m bench.report.readme` after a reference run.
+
+The table stands between two comment lines and is replaced whole, so no number in README is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from baselines.errors import UserError
+from bench.report.content import gather
+from bench.report.markdown import table
+from bench.report.source import open_results
+from bench.report.tables import Table
+
+BEGIN = "<!-- table: python -m bench.report.readme -->"
+END = "<!-- end of table -->"
+COLUMNS = 7  # as many as a page of README holds: model, FD, coverage, recall, bits/dim, images/s, latency
+
+
+def with_table(text: str, results: Path) -> str:
+    """README's text with the table of the records in `results`.
+
+    Raises:
+        UserError: if the text has no place for it, or there are no records.
+    """
+    if BEGIN not in text or END not in text:
+        raise UserError(f"README: expected the lines {BEGIN!r} and {END!r} around the table")
+    head, rest = text.split(BEGIN, 1)
+    tail = rest.split(END, 1)[1]
+    sections = gather(open_results(results)).sections
+    return "\n".join([f"{head}{BEGIN}", *(table(_first_columns(s.main)) for s in sections), f"{END}{tail}"])
+
+
+def _first_columns(whole: Table) -> Table:
+    lines = tuple(replace(line, data=line.data[:COLUMNS]) for line in whole.lines)
+    return replace(whole, columns=whole.columns[:COLUMNS], lines=lines)
+
+
+def main() -> None:
+    """Rewrite README.md in place."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results/reference"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    arguments = parser.parse_args()
+    text = arguments.readme.read_text(encoding="utf-8")
+    arguments.readme.write_text(with_table(text, arguments.results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

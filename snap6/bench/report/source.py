@@ -1,0 +1,123 @@
+"""A results folder as a report sees it: current records, stale ones, what could not be read, model families."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baselines.errors import UserError
+from bench import store
+from bench.record import Record
+
+FLOOR = "real"
+"""The model whose images are real ones of the development split: the floor of FD, the top of coverage."""
+CEILING = "histogram"
+"""The model of independent pixels: the ceiling of FD."""
+CORRUPTED = "corrupted"
+"""The model of spoilt real images, by which the metrics themselves are measured; no row of the comparison."""
+REFERENCES = "references"
+"""The family of models that a deep model must beat."""
+
+FAMILIES = {
+    "autoencoders": "Autoencoders",
+    "gans": "GANs",
+    "autoregressive": "Autoregressive",
+    "flows": "Flows",
+    "diffusion": "Diffusion",
+    "other": "Other",
+    REFERENCES: "References",
+}
+"""Families in the order in which tables and figures show them."""
+
+_KNOWN_REFERENCES = frozenset({FLOOR, CEILING, CORRUPTED, "gaussian", "gmm"})
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the run says of one model."""
+
+    name: str
+    title: str
+    family: str  # a key of FAMILIES
+    source: str = ""
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is one of those that a deep model must beat."""
+        return self.family == REFERENCES
+
+
+@dataclass(frozen=True)
+class Source:
+    """All that a report reads, apart from the artifacts."""
+
+    folder: Path
+    title: str
+    matrix: str
+    records: tuple[Record, ...]  # those that the matrix wants now
+    stale: tuple[Record, ...]  # left out, as code, config, data or measuring options changed, and not replaced yet
+    problems: tuple[str, ...]  # lines that could not be read
+    models: Mapping[str, ModelInfo]
+    missing: tuple[str, ...] = ()  # data sets of the matrix that were not on the machine, and have no records
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets in the order of their first record."""
+        return tuple(dict.fromkeys(r.cell.dataset for r in self.records))
+
+
+def open_results(folder: Path) -> Source:
+    """Read a results folder, torch-free.
+
+    Raises:
+        UserError: if the folder is missing, has no current record, or is of a newer schema.
+    """
+    folder = Path(folder)
+    loaded = store.load(folder)
+    info = store.read_run(folder)
+    wanted = info.get("keys")
+    place = {key: i for i, key in enumerate(wanted)} if isinstance(wanted, list) else None
+    current = [r for r in loaded.records if place is None or r.key in place]
+    kept = {r.cell.label() for r in current if r.status == "ok"}
+    old = [r for r in loaded.records if place is not None and r.key not in place]
+    stale = tuple(r for r in old if r.cell.label() not in kept)
+    if not current:
+        what = f"{len(stale)} stale records only" if stale else "none"
+        raise UserError(f"{folder}: expected records to report, got {what}; run the matrix first: trilemma run")
+    if place is not None:
+        current.sort(key=lambda r: place[r.key])
+    return Source(
+        folder=folder,
+        title=str(info.get("title") or info.get("matrix") or folder.resolve().name),
+        matrix=str(info.get("matrix") or folder.resolve().name),
+        records=tuple(current),
+        stale=stale,
+        problems=loaded.problems,
+        models=_models(current, info.get("families")),
+        missing=_missing(current, info.get("missing")),
+    )
+
+
+def _missing(records: list[Record], told: Any) -> tuple[str, ...]:
+    here = {record.cell.dataset for record in records}
+    return tuple(str(name) for name in told if name not in here) if isinstance(told, list) else ()
+
+
+def _models(records: list[Record], families: Any) -> dict[str, ModelInfo]:
+    table = families if isinstance(families, Mapping) else {}
+    models: dict[str, ModelInfo] = {}
+    for name in dict.fromkeys(r.cell.model for r in records):
+        entry = table.get(name)
+        entry = entry if isinstance(entry, Mapping) else {}
+        family = str(entry.get("family", REFERENCES if name in _KNOWN_REFERENCES else "other"))
+        if family == "reference":  # the package's folder is named in the singular
+            family = REFERENCES
+        models[name] = ModelInfo(
+            name=name,
+            title=str(entry.get("title") or name),
+            family=family if family in FAMILIES else "other",
+            source=str(entry.get("source") or ""),
+        )
+    return models

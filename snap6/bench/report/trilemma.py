@@ -1,0 +1,154 @@
+"""The trilemma picture: quality against coverage with speed as size, and a small triangle a model."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes as Canvas
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Polygon
+
+from bench.report.axes import Axes, Endpoints, formulas
+from bench.report.numbers import number
+from bench.report.rows import Row, Sheet
+from bench.report.source import FAMILIES
+from bench.report.style import FAINT, GRID, INK, Picture, colour, draw, label_points, marker
+
+Placed = tuple[Row, Axes]
+SPOKE = "#D5DAE1"
+
+CORNERS = ((0.0, 1.0), (math.sin(2 * math.pi / 3), -0.5), (-math.sin(2 * math.pi / 3), -0.5))
+"""Unit vectors of quality (up), coverage (right), speed (left), y upwards."""
+
+
+def triangle(at: Axes) -> list[tuple[float, float]]:
+    """Where a model's three values lie on the three spokes, each in [0, 1] of the spoke's length."""
+    return [(x * v, y * v) for (x, y), v in zip(CORNERS, at.clipped(), strict=True)]
+
+
+def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) -> Picture:
+    """The map on the left, the triangles on the right; for the README and the Markdown report."""
+    columns = 3 if len(placed) > 4 else 2
+    lines = max(2, math.ceil(len(placed) / columns))
+
+    def paint(figure: Figure) -> None:
+        top, foot = figure.subfigures(2, 1, squeeze=False, height_ratios=(lines * 1.85, 0.42))[:, 0]
+        left, right = top.subfigures(1, 2, squeeze=False, width_ratios=(5.4, 1.75 * columns))[0]
+        paint_map(left.subplots(), sheet, placed)
+        right.suptitle("up: quality (FD)      right: coverage      left: speed (images/s)", fontsize=10, color=FAINT)
+        grid = right.subplots(lines, columns, squeeze=False)
+        for canvas in grid.flat:
+            canvas.set_axis_off()
+        for canvas, (row, at) in zip(grid.flat, placed, strict=False):
+            _paint_triangle(canvas, sheet, row, at)
+        foot.text(0.5, 0.5, "\n".join(formulas(ends)), ha="center", va="center", fontsize=8, color=FAINT)
+
+    caption = (
+        "Left: up is quality, right is coverage, a larger mark is faster. Right: one triangle a model; a corner at "
+        "the outline is the run's best measured endpoint, a corner at the centre its worst. "
+        + "; ".join(formulas(ends))
+        + "."
+    )
+    size = (5.4 + 1.75 * columns, 1.85 * lines + 0.42)
+    return draw(name, f"The trilemma on {sheet.dataset}", caption, size, paint)
+
+
+def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
+    """Quality against coverage alone, for a page that draws the triangles itself."""
+    caption = (
+        "Up is quality, right is coverage, a larger mark is faster: a model that gave up nothing would be a large "
+        "mark at the top right. Speed counts images/s at the large batch. Grey crosses are reference models."
+    )
+    return draw(
+        name,
+        "Quality against coverage, speed as size",
+        caption,
+        (6.4, 5.0),
+        lambda figure: paint_map(figure.subplots(), sheet, placed),
+    )
+
+
+def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
+    """Scatter of coverage and quality around the deep models; the area of a mark grows with the speed axis."""
+    known = [(row, at) for row, at in placed if at.quality is not None and at.coverage is not None]
+    spots = [(at.clipped()[1], at.clipped()[0]) for _, at in known]
+    deep = [spot for (row, _), spot in zip(known, spots, strict=True) if not row.model.is_reference] or spots
+    left, low = _start([x for x, _ in deep]), _start([y for _, y in deep])
+    inside = [(k, spot) for k, spot in zip(known, spots, strict=True) if spot[0] >= left and spot[1] >= low]
+    for (row, at), (x, y) in inside:
+        hue, shape = colour(row.model.family), marker(row.model.family)
+        area = _area(at.clipped()[2])
+        canvas.scatter([x], [y], s=area, c=hue, marker=shape, edgecolors="white", linewidths=0.9, zorder=3)
+    canvas.set_xlim(left, 1 + 0.06 * (1 - left))
+    canvas.set_ylim(low, 1 + 0.06 * (1 - low))
+    canvas.set_xlabel("coverage  (1: real images)")
+    canvas.set_ylabel("quality  (1: real images)")
+    canvas.set_title("Quality, coverage, and speed as size")
+    canvas.legend(
+        handles=_legend([row.model.family for (row, _), _ in inside]),
+        loc="lower left",
+        bbox_to_anchor=(0, 0.06),
+        labelspacing=0.7,
+    )
+    outside = [row.short for (row, _) in known if row not in [r for (r, _), _ in inside]]
+    if outside:
+        canvas.text(
+            0.02,
+            0.02,
+            f"↙ beyond: {', '.join(outside)}",
+            transform=canvas.transAxes,
+            fontsize=8.5,
+            color=FAINT,
+        )
+    sizes = [math.sqrt(_area(at.clipped()[2])) / 2 for (_, at), _ in inside]
+    label_points(canvas, [spot for _, spot in inside], [row.short for (row, _), _ in inside], sizes)
+
+
+def _legend(families: Sequence[str]) -> list[Line2D]:
+    handles = [
+        Line2D([], [], ls="", marker=marker(f), color=colour(f), markersize=8, label=FAMILIES[f])
+        for f in dict.fromkeys(families)
+    ]
+    sizes = ((0.0, "slowest"), (1.0, "fastest"))
+    return handles + [
+        Line2D([], [], ls="", marker="o", color="#B6BDC6", markersize=math.sqrt(_area(v)), label=text)
+        for v, text in sizes
+    ]
+
+
+def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes) -> None:
+    hue = colour(row.model.family)
+    for level in (1 / 3, 2 / 3, 1.0):
+        outline = [(x * level, y * level) for x, y in CORNERS]
+        face = "#F5F7F9" if level == 1.0 else "none"
+        canvas.add_patch(Polygon(outline, closed=True, facecolor=face, edgecolor=SPOKE, lw=0.8, zorder=1 - level))
+    for x, y in CORNERS:
+        canvas.plot([0, x], [0, y], color=SPOKE, lw=0.8, zorder=1)
+    canvas.add_patch(Polygon(triangle(at), closed=True, facecolor=hue, alpha=0.35, lw=0, zorder=2))
+    canvas.add_patch(Polygon(triangle(at), closed=True, facecolor="none", edgecolor=hue, lw=1.8, zorder=3))
+    for (x, y), value in zip(triangle(at), at, strict=True):
+        canvas.plot([x], [y], "o", ms=4, color=hue if value is not None else GRID, zorder=4)
+    values = [row.value(metric) for metric in (sheet.quality, sheet.coverage, sheet.speed)]
+    texts = ["—" if v is None else number(v) for v in values]
+    style: dict[str, Any] = {"fontsize": 8, "color": FAINT}
+    canvas.text(0, 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
+    canvas.text(CORNERS[1][0] + 0.1, -0.62, f"cov. {texts[1]}", ha="right", va="top", **style)
+    canvas.text(CORNERS[2][0] - 0.1, -0.62, f"{texts[2]}/s", ha="left", va="top", **style)
+    canvas.set_title(textwrap.fill(row.short, 22), fontsize=9.5, color=INK, loc="center", pad=3)
+    canvas.set_xlim(-1.08, 1.08)
+    canvas.set_ylim(-0.9, 1.3)
+    canvas.set_aspect("equal")
+
+
+def _area(speed: float) -> float:
+    return 36 + 260 * speed
+
+
+def _start(values: Sequence[float]) -> float:
+    """A little below the lowest, on a tenth: neighbours come apart, and the axis says that it does not start at 0."""
+    lowest = min(values, default=0.0)
+    return max(0.0, math.floor(10 * lowest - 0.5) / 10) - (0.04 if lowest < 0.15 else 0.0)

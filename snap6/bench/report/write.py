@@ -1,0 +1,49 @@
+"""Writes the report's files: index.html, report.md, table.csv and figures/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import store
+from bench.report.content import Content, gather
+from bench.report.folder import check_writable, unwritable
+from bench.report.grids import enlarged
+from bench.report.markdown import render_markdown
+from bench.report.page import render_page
+from bench.report.source import open_results
+from bench.report.style import Picture
+
+
+def write(results: Path, out: Path) -> Path:
+    """See `bench.report.write_report`."""
+    source = open_results(results)
+    check_writable(out)
+    content = gather(source)
+    files: dict[str, bytes] = {
+        "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
+        "report.md": render_markdown(content).encode(errors="backslashreplace"),
+        "table.csv": store.table(source.records)
+        .to_csv(index=False, lineterminator="\n")
+        .encode(errors="backslashreplace"),
+    }
+    for picture in _pictures(content):
+        files[f"figures/{picture.name}.svg"] = picture.svg
+        files[f"figures/{picture.name}.png"] = picture.png
+    for section in content.sections:
+        for i, grid in enumerate(section.grids):
+            files[f"figures/samples-{section.slug}-{i}.png"] = enlarged(grid)
+    try:
+        for name, data in files.items():
+            (out / name).write_bytes(data)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    return out / "index.html"
+
+
+def _pictures(content: Content) -> Iterator[Picture]:
+    for section in content.sections:
+        yield from (p for p in (section.trilemma, section.map) if p is not None)
+        yield from section.pictures
+    for calibration in content.calibrations:
+        yield from calibration.pictures

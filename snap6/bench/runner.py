@@ -1,0 +1,228 @@
+"""Runs a matrix: plans it, trains what is missing, measures every draw, and keeps a record of each cell."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from baselines.errors import UserError
+from bench import provenance, store
+from bench.executors.local import Outcome, run_jobs
+from bench.job import Job, Setup
+from bench.matrix import Wanted
+from bench.plan import Todo, Training, families_table, plan, stale_jobs, what_is_left
+from bench.progress import Display, duration
+from bench.record import Record
+from bench.teachers import waves
+from bench.worker import run_job
+
+STALE = "code, config, data or measuring options changed"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    results: Path
+    cached: int
+    done: int
+    failed: tuple[Record, ...]
+
+
+def run_matrix(
+    name: str,
+    title: str,
+    everything: Sequence[Wanted],
+    selected: Sequence[Wanted],
+    setup: Setup,
+    slots: int,
+    console: Console,
+    missing: Collection[str] = (),
+    teachers: Sequence[Wanted] = (),
+) -> Summary:
+    """Run what is selected and not yet done.
+
+    Args:
+        name: of the matrix, for the report.
+        title: of the report.
+        everything: what the whole matrix wants; its records belong to the report even if not selected now.
+        selected: what this run is asked for.
+        setup: device, folders and measuring options.
+        slots: trainings at a time, one thread each. Draws are measured one after another, alone.
+        console: where progress goes.
+        missing: data sets of the matrix that are not on this machine; their earlier records stay in the report.
+        teachers: where teachers are looked for that `selected` does not name.
+
+    Raises:
+        UserError: for bad input, a results folder in use, or one that cannot be written.
+    """
+    with _locked(setup.results):
+        trainings = plan(selected, setup, teachers)
+        loaded = store.load(setup.results)
+        for problem in loaded.problems:
+            console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+        records = {record.key: record for record in loaded.records}
+        todo = what_is_left(trainings, records)
+        for note in todo.notes:
+            console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+        _announce(todo, records, console)
+        _write_run(name, title, trainings, everything, selected, setup, records, missing)
+        done, failed = _execute(todo, records, slots, console)
+        return Summary(setup.results, len(todo.cached), done, tuple(failed))
+
+
+def _announce(todo: Todo, records: Mapping[str, Record], console: Console) -> None:
+    stale = len(stale_jobs(todo, records))
+    text = f"{len(todo.cached)} cells done before, {len(todo.trainings)} to train, {len(todo.draws)} draws to measure"
+    console.print(text + (f", {stale} of them stale ({STALE})" if stale else ""))
+
+
+def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Console) -> tuple[int, list[Record]]:
+    done, failed = 0, dict[str, Record]()
+    with Display(console, len(todo.trainings) + len(todo.draws)) as display:
+        for wave in waves(todo.trainings):
+            able = [job for job in wave if job.teacher is None or job.teacher.train_key not in failed]
+            for job in wave:
+                if job.teacher is not None and job not in able:
+                    why = failed[job.teacher.train_key]
+                    failed[job.train_key] = _without(job, f"its teacher {why.cell.label()}", why, display)
+            for record in _run(able, slots, records, display):
+                done += record.status == "ok"
+                if record.status != "ok":
+                    failed[record.train_key] = record
+        ready = [job for job in todo.draws if job.train_key not in failed]
+        for job in todo.draws:
+            if job.train_key in failed:
+                failed[job.key] = _without(job, "its training", failed[job.train_key], display)
+        for timed in (False, True):
+            now = [job for job in ready if job.timed == timed]
+            for record in _run(now, 1 if timed else slots, records, display):
+                done += record.status == "ok"
+                if record.status != "ok":
+                    failed[record.key] = record
+    return done, list(failed.values())
+
+
+def _without(job: Job, what: str, why: Record, display: Display) -> Record:
+    """The record of a job that cannot be done, since what it needs was not."""
+    how = "timed out" if why.status == "timeout" else "failed"
+    record = _not_ok(job, "failed", f"{what} {how}: see that cell")
+    store.append(job.setup.results, record)
+    display.finished(job.cell.label(), f"failed, since {what} did")
+    return record
+
+
+def _run(jobs: Sequence[Job], slots: int, records: Mapping[str, Record], display: Display) -> Iterator[Record]:
+    """Run jobs side by side and write each one's record as soon as it ends."""
+
+    def on_progress(job: Job, progress: tuple[str, int, int]) -> None:
+        display.progress(job.cell.label(), *progress)
+
+    if not jobs:
+        return
+    pairs = [(job, records.get(job.key)) for job in jobs]
+    outcomes = run_jobs(
+        pairs, run_job, slots, jobs[0].setup.time_limit_s, lambda pair, progress: on_progress(pair[0], progress)
+    )
+    for outcome in outcomes:
+        job = outcome.job[0]
+        record = _record_of(job, outcome)
+        store.append(job.setup.results, record)
+        problem = record.error.splitlines()[0] if record.error else ""
+        text = f"{record.status} in {duration(outcome.seconds)}" if record.status == "ok" else record.status
+        display.finished(job.cell.label(), f"{text}: {problem}" if problem else text)
+        yield record
+
+
+def _record_of(job: Job, outcome: Outcome[tuple[Job, Record | None]]) -> Record:
+    if outcome.status == "ok":
+        record: Record = outcome.result
+        return record
+    return _not_ok(job, outcome.status, outcome.error)
+
+
+def _not_ok(job: Job, status: str, error: str) -> Record:
+    assert status in ("failed", "timeout")
+    return Record(
+        job.key,
+        job.train_key,
+        "failed" if status == "failed" else "timeout",
+        job.cell,
+        provenance=provenance.collect(),
+        error=error,
+    )
+
+
+def _write_run(
+    name: str,
+    title: str,
+    trainings: Sequence[Training],
+    everything: Sequence[Wanted],
+    selected: Sequence[Wanted],
+    setup: Setup,
+    records: Mapping[str, Record],
+    missing: Collection[str],
+) -> None:
+    """Say in run.json which records make up the report: the whole matrix's, and what was selected beyond it."""
+    beyond = [item for item in everything if item not in selected]
+    whole = list(trainings)
+    for item in beyond:
+        try:
+            whole += plan([item], setup, everything)
+        except UserError:  # a model of the matrix that cannot be built here is not this run's concern
+            continue
+    keys = list(dict.fromkeys(job.key for training in whole for job in (training.job, *training.draws)))
+    kept = [key for key, r in records.items() if key not in keys and _is_extra(r, whole, missing)]
+    before = store.read_run(setup.results).get("families", {})
+    store.write_run(
+        setup.results,
+        {
+            "schema": 1,
+            "matrix": name,
+            "title": title,
+            "keys": [*keys, *kept],
+            "missing": sorted(missing),
+            "families": {**before, **families_table(whole)},
+        },
+    )
+
+
+def _is_extra(record: Record, trainings: Sequence[Training], missing: Collection[str]) -> bool:
+    """A model that was added by name in an earlier run stays in the report; an older version of a cell does not.
+
+    Neither goes what was measured of data that is not here now.
+    """
+    return record.cell.dataset in missing or record.cell.model not in {
+        training.job.cell.model for training in trainings
+    }
+
+
+@contextmanager
+def _locked(results: Path) -> Iterator[None]:
+    """Hold the results folder, so that two runs never train the same cell twice.
+
+    Raises:
+        UserError: if it is in use or cannot be written.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        handle = os.open(results / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise UserError(
+            f"results folder {results}: cannot write to it ({error.strerror}); choose another with --results DIR"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise UserError(f"results folder {results}: another run is using it; wait, or choose --results DIR") from None
+    try:
+        yield
+    finally:
+        os.close(handle)
