@@ -156,9 +156,12 @@ def read_terms(folder: Path, artifact: Artifact) -> dict[str, Band]:
 
 
 def _band(curve: Any) -> Band:
-    band = Band(*(tuple(float(v) for v in curve[name]) for name in Band._fields))
-    if not 1 <= len(band.mean) <= _MOST_TIMESTEPS or len({len(part) for part in band}) > 1:
-        raise ValueError(f"mean, low, high of {', '.join(str(len(part)) for part in band)} timesteps")
+    """A bound that is null, as of a single image, is the mean itself."""
+    mean, low, high = (curve[name] for name in Band._fields)
+    lows, highs = ([m if v is None else v for m, v in zip(mean, part, strict=True)] for part in (low, high))
+    band = Band(*(tuple(float(v) for v in part) for part in (mean, lows, highs)))
+    if not 1 <= len(band.mean) <= _MOST_TIMESTEPS:
+        raise ValueError(f"{len(band.mean)} timesteps")
     if not all(math.isfinite(v) for part in band for v in part):
         raise ValueError("a number that is not finite")
     return band

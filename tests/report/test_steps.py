@@ -288,10 +288,16 @@ def test_terms_are_read_as_they_were_written_and_other_curves_left(tmp_path: Pat
     }
 
 
+def test_terms_of_a_single_image_have_no_width(tmp_path: Path) -> None:
+    data = b'{"vlb": {"L_t": {"mean": [2.0, 1.0], "low": [null, null], "high": [null, null]}}}'
+    assert read_terms(tmp_path, put(tmp_path, data)) == {"vlb": Band((2.0, 1.0), (2.0, 1.0), (2.0, 1.0))}
+
+
 @pytest.mark.parametrize(
     "data",
     [
         b"{",
+        b'{"vlb": {"L_t": {"mean": [null], "low": [1], "high": [1]}}}',
         b"[]",
         b'{"vlb": 3}',
         b'{"vlb": {"L_t": [1, 2]}}',
