@@ -69,6 +69,11 @@ def unit_to_signed(y: Tensor, levels: int) -> tuple[Tensor, float]:
     return y * scale - levels / (levels - 1), math.log(scale)
 
 
+def bin_to_signed(y: Tensor, levels: int) -> Tensor:
+    """y in [0, 1] to real numbers in [-1, 1], clamped, which `from_signed` rounds as `quantise` does."""
+    return unit_to_signed(y, levels)[0].clamp(-1, 1)
+
+
 def logit(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """z = logit(alpha + (1 - 2 alpha) y) and log|dz/dy| summed per image (B,) (Dinh et al. 2017, sec. 4.1)."""
     s = alpha + (1 - 2 * alpha) * y

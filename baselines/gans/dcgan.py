@@ -19,6 +19,7 @@ from baselines.contract import (
     Draw,
     GenerativeModel,
     Given,
+    HasLatent,
     Illustrates,
     ImageShape,
     Losses,
@@ -57,7 +58,7 @@ class Config:
                 raise UserError(f"dcgan.{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class Dcgan(GenerativeModel, Trains, Illustrates):
+class Dcgan(GenerativeModel, Trains, HasLatent, Illustrates):
     """A generator of tanh images in [-1, 1], and the discriminator it learns from."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
@@ -68,6 +69,7 @@ class Dcgan(GenerativeModel, Trains, Illustrates):
         self.shape = shape
         self.config = config
         self.training_config = config.training
+        self.latent = config.latent
         self.generator = generator(shape, config)
         self.discriminator = discriminator(shape, config)
         self.apply(_initialise)
@@ -103,20 +105,25 @@ class Dcgan(GenerativeModel, Trains, Illustrates):
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """G(z) with batch norm's running statistics, rounded to levels."""
         self.check_draw(None, draw)
-        return from_signed(self.generator(noise.normal("z", n, (self.config.latent,))), self.shape.levels)
+        return from_signed(self.decode(noise.normal("z", n, (self.latent,))), self.shape.levels)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z), (B, C, H, W) in [-1, 1]."""
+        images: Tensor = self.generator(z)
+        return images
 
     @torch.no_grad()
     def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
         """Walks between pairs of z (section 6.1 of the paper), along great circles."""
 
         def decode(z: Tensor) -> Tensor:
-            return from_signed(self.generator(z), self.shape.levels)
+            return from_signed(self.decode(z), self.shape.levels)
 
         caption = (
             "Images of latents between two normal draws, along the great circle. Smooth changes without jumps, and "
             "images that look real all the way, tell of a space that is learned and not of memorised images."
         )
-        return (interpolation("Interpolation in the latent space", caption, (self.config.latent,), decode, noise),)
+        return (interpolation("Interpolation in the latent space", caption, (self.latent,), decode, noise),)
 
 
 class SlowBatchNorm(nn.BatchNorm2d):

@@ -1,0 +1,118 @@
+"""What a model may be able to do beside drawing images: types that the harness asks a model for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from baselines.noise import Noise
+from baselines.types import Draw, Kind
+
+
+@dataclass(frozen=True)
+class Nats:
+    """Negative log-likelihood per image in nats."""
+
+    total: Tensor  # (B,)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) each, summing to total where all are given
+    maps: Mapping[str, Tensor] = field(default_factory=dict)  # (B, C, H, W), where a per-pixel value exists
+    curves: Mapping[str, Tensor] = field(default_factory=dict)  # (B, T), where each timestep has a value
+    standard_errors: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) of an estimated total, by cause
+    changes: Mapping[str, Tensor] = field(default_factory=dict)  # (B,) what a coarser calculation adds to the total
+
+
+class HasLikelihood(ABC):
+    """Has a number for -log P(x) of discrete images."""
+
+    likelihoods: ClassVar[Mapping[str, Kind]]  # e.g. {"vlb": "upper_bound"}
+    likelihoods_on_request: ClassVar[Mapping[str, Kind]] = {}
+    """Those that cost too much to be taken unasked, e.g. {"pf_ode": "estimate"}."""
+
+    @abstractmethod
+    def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
+        """-log P(x) of uint8 x (B, C, H, W) by the likelihood called `name`."""
+
+
+class HasDensity(ABC):
+    """Has a density over continuous y in [0, 1]^D; discrete images are dequantised by `data.likelihood`."""
+
+    @abstractmethod
+    def log_density(self, y: Tensor) -> Tensor:
+        """log p(y) in nats, (B,), of y (B, C, H, W) in (0, 1), with respect to Lebesgue measure on y."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of what a model draws, and of what it should draw, along axes on which both are uncorrelated; (D,) float64."""
+
+    mean: Tensor
+    variance: Tensor
+    data_mean: Tensor
+    data_variance: Tensor
+
+
+class HasExactMoments(ABC):
+    """Knows mean and covariance of its samples without drawing any, before they are rounded and clamped to levels."""
+
+    @abstractmethod
+    def exact_moments(self, draw: Draw) -> Moments:
+        """Of what this draw makes, pixels in [-1, 1].
+
+        Raises:
+            UserError: if they are not known of this draw, saying why.
+        """
+
+
+class Reconstructs(ABC):
+    """Maps an image to a code and back."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to uint8 (B, C, H, W)."""
+
+
+class HasLatent(ABC):
+    """Makes an image of each point of a latent space, whose prior is standard normal."""
+
+    latent: int
+    """Dimensions of z."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, latent) to real-valued pixels (B, C, H, W) in [-1, 1], not rounded to levels.
+
+        Row i depends on z_i alone. Both are in the dtype of the weights, and float64 must do: path lengths are
+        differences too small for float32.
+        """
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A table of pictures with words: what a model shows of how it works."""
+
+    title: str
+    caption: str  # what to see, and what was measured on these very images
+    rows: tuple[str, ...]  # a label each; empty where there is nothing to tell
+    columns: tuple[str, ...]
+    images: Tensor  # uint8 (rows, columns, C, H, W), levels 0 .. shape.levels - 1
+
+    def __post_init__(self) -> None:
+        wanted = len(self.rows), len(self.columns)
+        if self.images.dtype != torch.uint8 or self.images.ndim != 5 or tuple(self.images.shape[:2]) != wanted:
+            raise ValueError(
+                f"strip {self.title!r}: expected uint8 images {(*wanted, 'C', 'H', 'W')}, "
+                f"got {self.images.dtype} {tuple(self.images.shape)}"
+            )
+
+
+class Illustrates(ABC):
+    """Shows how it works in pictures, made once from the trained weights; a few seconds' work."""
+
+    @abstractmethod
+    def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
+        """Strips made from uint8 test images (n, C, H, W), n at least 1, and from noise; no image is picked."""
