@@ -25,6 +25,7 @@ __all__ = [
     "GenerativeModel",
     "Given",
     "HasDensity",
+    "HasLatent",
     "HasLikelihood",
     "ImageShape",
     "Losses",
@@ -255,6 +256,20 @@ class Reconstructs(ABC):
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
         """uint8 (B, C, H, W) to uint8 (B, C, H, W)."""
+
+
+class HasLatent(ABC):
+    """Makes an image of each point of a latent space, whose prior is standard normal."""
+
+    latent: int
+    """Dimensions of z."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B, latent) to real-valued pixels (B, C, H, W) in [-1, 1], not rounded to levels.
+
+        Row i depends on z_i alone. Both are in the dtype of the weights: float32, or float64 after `double()`.
+        """
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from baselines.data.dataset import Dataset
 from baselines.types import ImageShape
@@ -14,6 +15,7 @@ from bench.job import Setup
 from bench.metrics import catalogue
 from bench.metrics.base import Extractor, Subject
 from bench.metrics.extractors import choose_extractor
+from bench.metrics.path_length import PathLength, distance_key
 from bench.record import Measurement, Scope
 
 
@@ -38,8 +40,12 @@ def forget_opened() -> None:
     _extractor.cache_clear()
 
 
-def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
-    """Per scope, the key of each metric family: its source, and for features the extractor."""
+def family_keys(dataset: Dataset, setup: Setup, latent: bool) -> dict[Scope, dict[str, str]]:
+    """Per scope, the key of each metric family: its source, and for features the extractor.
+
+    latent: whether the model has a latent space. Path lengths are of no other model, and whatever they depend on must
+    not have its likelihoods, which the same record holds, taken again.
+    """
     extractor, reason = open_extractor(dataset, replace(setup, device="cpu"))  # only its identity is wanted
     seen = reason if extractor is None else {"name": extractor.name, **extractor.identity()}
     found: dict[Scope, dict[str, str]] = {
@@ -47,8 +53,11 @@ def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
         "draw": {"sampling": keys.source_key(["bench.measure.draw", "bench.measure.density"], ("bench",))},
     }
     for metric in catalogue.METRICS:
-        inputs = seen if metric.scope == "draw" else ""
-        found[metric.scope][metric.name] = keys.digest(catalogue.code_key(metric), inputs)
+        inputs: Any = seen if metric.scope == "draw" else ""
+        code = catalogue.code_key(metric)
+        if isinstance(metric, PathLength):
+            code, inputs = (code, distance_key(extractor)) if latent else ("", "no latent space")
+        found[metric.scope][metric.name] = keys.digest(code, inputs)
     return found
 
 

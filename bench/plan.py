@@ -10,7 +10,7 @@ from typing import Any
 
 from baselines import checkpoint, registry
 from baselines.config import build_config, config_values
-from baselines.contract import Fits, GenerativeModel
+from baselines.contract import Fits, GenerativeModel, HasLatent
 from baselines.data import catalogue as data_catalogue
 from baselines.data.dataset import Dataset
 from baselines.errors import MissingDataError, UserError
@@ -120,7 +120,7 @@ def _training(wanted: Wanted, setup: Setup, timed: bool) -> Training:
         model_source(entry), config, fingerprint, config_values(budget), wanted.seed, setup.device
     )
     samples = setup.samples or min(SAMPLES, len(dataset.development))
-    families = family_keys(dataset, setup)
+    families = family_keys(dataset, setup, _may_have_latent(entry))
     measure: dict[str, float] = {"batch": setup.batch}
     if timed:
         measure |= {"threads": setup.threads, "latency_s": setup.latency_s}
@@ -148,6 +148,12 @@ def _budget(entry: registry.Entry, wanted: Wanted, dataset: Dataset) -> Budget:
     if isinstance(entry.model.build, type) and issubclass(entry.model.build, Fits):
         return Budget(images=len(dataset.development if entry.model.build.fits_development else dataset.train))
     return wanted.budget
+
+
+def _may_have_latent(entry: registry.Entry) -> bool:
+    """Unless its class says that it has none; a function that builds it says nothing."""
+    kind = entry.model.build
+    return not isinstance(kind, type) or issubclass(kind, HasLatent)
 
 
 def _checked(draw: Draw, config: Any, entry: registry.Entry) -> bool:

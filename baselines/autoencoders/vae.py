@@ -21,6 +21,7 @@ from baselines.contract import (
     Draw,
     GenerativeModel,
     Given,
+    HasLatent,
     HasLikelihood,
     ImageShape,
     Losses,
@@ -71,7 +72,7 @@ class Config:
             raise UserError(f"vae: expected a dropout in [0, 1), got {self.dropout}")
 
 
-class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
+class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, Reconstructs):
     """Encoder of q(z|x) = N(mean, diag(std^2)), decoder of the parameters of P(x|z), prior N(0, I)."""
 
     averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
@@ -88,6 +89,7 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
         self.shape = shape
         self.config = config
         self.training_config = config.training
+        self.latent = config.latent
         self.head = head_for(shape.levels, config.likelihood)
         size, maps = (
             (shape.height, shape.width),
@@ -179,6 +181,11 @@ class Vae(GenerativeModel, Trains, HasLikelihood, Reconstructs):
             return expectation(self.head, pixels, self.shape.levels)
         return draw_pixels(self.head, pixels, noise.uniform("pixels", n, self.shape.chw), self.shape.levels)
 
+    def decode(self, z: Tensor) -> Tensor:
+        """The expectation of P(x|z), not rounded (of a logistic: its location, clamped), (B, C, H, W) in [-1, 1]."""
+        level = expected_level(self.head, self._pixels(z), self.shape.levels)
+        return (level * (2 / (self.shape.levels - 1)) - 1).clamp(-1, 1)
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """The expectation of P(x|z) at the mean of q(z|x), rounded."""
         return expectation(self.head, self._pixels(self.posterior(x)[0]), self.shape.levels)
@@ -238,12 +245,17 @@ def draw_pixels(head: Head, pixels: Tensor, u: Tensor, levels: int) -> Tensor:
 
 def expectation(head: Head, pixels: Tensor, levels: int) -> Tensor:
     """The mean level of each pixel (of a logistic: its location), rounded, uint8 (B, C, H, W)."""
+    return expected_level(head, pixels, levels).round().clamp(0, levels - 1).to(torch.uint8)
+
+
+def expected_level(head: Head, pixels: Tensor, levels: int) -> Tensor:
+    """The same before rounding, (B, C, H, W); a location may lie outside 0 .. levels - 1."""
     if head == "bernoulli":
-        return torch.sigmoid(pixels[:, 0]).round().to(torch.uint8)
+        return torch.sigmoid(pixels[:, 0])
     if head == "categorical":
         level = torch.arange(levels, device=pixels.device, dtype=pixels.dtype).view(-1, 1, 1, 1)
-        return (pixels.softmax(1) * level).sum(1).round().to(torch.uint8)
-    return from_signed(_logistic(pixels)[0], levels)
+        return (pixels.softmax(1) * level).sum(1)
+    return (_logistic(pixels)[0] + 1) * ((levels - 1) / 2)
 
 
 def _logistic(pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,6 +63,14 @@ def quantise(y: Tensor, levels: int) -> Tensor:
     return (y * levels).floor().clamp(0, levels - 1).to(torch.uint8)
 
 
+def bin_to_signed(y: Tensor, levels: int) -> Tensor:
+    """y in [0, 1] to real numbers in [-1, 1], clamped, which `from_signed` rounds to the level that `quantise` finds.
+
+    The middle of a level's bin becomes the level: (x + 1/2) / levels is mapped to 2 x / (levels - 1) - 1.
+    """
+    return ((2 * levels * y - 1) / (levels - 1) - 1).clamp(-1, 1)
+
+
 def logit(y: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """z = logit(alpha + (1 - 2 alpha) y) and log|dz/dy| summed per image (B,) (Dinh et al. 2017, sec. 4.1)."""
     s = alpha + (1 - 2 * alpha) * y

@@ -25,6 +25,7 @@ from baselines.contract import (
     GenerativeModel,
     Given,
     HasDensity,
+    HasLatent,
     ImageShape,
     Losses,
     Model,
@@ -34,7 +35,7 @@ from baselines.contract import (
     Training,
     Trains,
 )
-from baselines.data.likelihood import dequantise, logit, quantise, unlogit
+from baselines.data.likelihood import bin_to_signed, dequantise, logit, quantise, unlogit
 from baselines.errors import UserError
 from baselines.nets.couplings import (
     AffineCoupling,
@@ -78,7 +79,7 @@ class Config:
             raise UserError(f"realnvp: expected alpha between 0 and 0.5, got {self.alpha}")
 
 
-class RealNvp(GenerativeModel, Trains, HasDensity):
+class RealNvp(GenerativeModel, Trains, HasDensity, HasLatent):
     """log p(y) = log N(f(logit y)) + log|det df| + log|det dlogit|, exactly, for continuous y."""
 
     averaged: ClassVar[tuple[str, ...]] = ("flow",)
@@ -90,6 +91,7 @@ class RealNvp(GenerativeModel, Trains, HasDensity):
         self.shape = shape
         self.config = config
         self.training_config = config.training
+        self.latent = shape.dims
         self.flow = Chain(Elementwise(*shape.chw), multi_scale(*shape.chw, config.scales, config))
 
     def phases(self) -> tuple[Phase, ...]:
@@ -115,8 +117,15 @@ class RealNvp(GenerativeModel, Trains, HasDensity):
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """One pass of the inverse flow from z ~ N(0, I), then the level whose bin holds each pixel."""
         self.check_draw(self.config, draw)
-        v, _ = self.flow(noise.normal("z", n, (self.shape.dims,)), reverse=True)
-        return quantise(unlogit(v, self.config.alpha), self.shape.levels)
+        return quantise(self._inverse(noise.normal("z", n, (self.latent,))), self.shape.levels)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """f^-1(z) on the scale of levels, (B, C, H, W), clamped to [-1, 1]; z is the noise of all scales."""
+        return bin_to_signed(self._inverse(z), self.shape.levels)
+
+    def _inverse(self, z: Tensor) -> Tensor:
+        v, _ = self.flow(z, reverse=True)
+        return unlogit(v, self.config.alpha)
 
 
 def multi_scale(channels: int, height: int, width: int, scales: int, config: Config) -> Flow:

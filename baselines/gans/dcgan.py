@@ -19,6 +19,7 @@ from baselines.contract import (
     Draw,
     GenerativeModel,
     Given,
+    HasLatent,
     ImageShape,
     Losses,
     Model,
@@ -54,7 +55,7 @@ class Config:
                 raise UserError(f"dcgan.{name}: expected at least 1, got {getattr(self, name)}")
 
 
-class Dcgan(GenerativeModel, Trains):
+class Dcgan(GenerativeModel, Trains, HasLatent):
     """A generator of tanh images in [-1, 1], and the discriminator it learns from."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
@@ -65,6 +66,7 @@ class Dcgan(GenerativeModel, Trains):
         self.shape = shape
         self.config = config
         self.training_config = config.training
+        self.latent = config.latent
         self.generator = generator(shape, config)
         self.discriminator = discriminator(shape, config)
         self.apply(_initialise)
@@ -100,7 +102,12 @@ class Dcgan(GenerativeModel, Trains):
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """G(z) with batch norm's running statistics, rounded to levels."""
         self.check_draw(None, draw)
-        return from_signed(self.generator(noise.normal("z", n, (self.config.latent,))), self.shape.levels)
+        return from_signed(self.decode(noise.normal("z", n, (self.latent,))), self.shape.levels)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """G(z), (B, C, H, W) in [-1, 1]."""
+        images: Tensor = self.generator(z)
+        return images
 
 
 class SlowBatchNorm(nn.BatchNorm2d):

@@ -13,6 +13,7 @@ from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
 from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
+from bench.metrics.path_length import PathLength
 from bench.metrics.sharpness import Sharpness
 
 _ALL = (
@@ -30,6 +31,7 @@ _ALL = (
     ModeDivergence(),
     Memorisation(),
     Sharpness(),
+    PathLength(),
 )
 METRICS: tuple[Metric, ...] = _ALL
 
