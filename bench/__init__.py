@@ -3,6 +3,7 @@
 import bench
 frame = bench.run("quick", models=["vae"], budget="60s")   # a pandas frame, one row a measurement
 found = bench.evaluate("samples/", "mnist")                # anyone's samples
+found = bench.path_length(generator, latent=128)           # anyone's generator
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bench.api import run as run
     from bench.evaluation import evaluate as evaluate
+    from bench.generator import path_length as path_length
 
-__all__ = ["evaluate", "run"]
+__all__ = ["evaluate", "path_length", "run"]
 __version__ = "0.1.0"
 
 
@@ -24,4 +26,6 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("bench.api").run
     if name == "evaluate":
         return importlib.import_module("bench.evaluation").evaluate
+    if name == "path_length":
+        return importlib.import_module("bench.generator").path_length
     raise AttributeError(f"module 'bench' has no attribute {name!r}")

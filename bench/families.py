@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from baselines.config import nearest
 from baselines.data.dataset import Dataset
@@ -16,6 +17,7 @@ from bench.job import Setup
 from bench.metrics import catalogue
 from bench.metrics.base import Extractor, Subject
 from bench.metrics.extractors import choose_extractor
+from bench.metrics.path_length import PathLength, distance_key
 from bench.record import Measurement, Scope
 
 
@@ -40,8 +42,11 @@ def forget_opened() -> None:
     _extractor.cache_clear()
 
 
-def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
+def family_keys(dataset: Dataset, setup: Setup, latent: bool) -> dict[Scope, dict[str, str]]:
     """Per scope, the key of each metric family that the run takes: its source, and for features the extractor.
+
+    latent: whether the model has a latent space. Path lengths are of no other model, and whatever they depend on must
+    not have its likelihoods, which the same record holds, taken again.
 
     Raises:
         UserError: if the run asks for a family that there is not.
@@ -59,8 +64,11 @@ def family_keys(dataset: Dataset, setup: Setup) -> dict[Scope, dict[str, str]]:
     for metric in catalogue.METRICS:
         if setup.metrics is not None and metric.name not in setup.metrics:
             continue
-        inputs = seen if metric.scope == "draw" else ""
-        found[metric.scope][metric.name] = keys.digest(catalogue.code_key(metric), inputs)
+        inputs: Any = seen if metric.scope == "draw" else ""
+        code = catalogue.code_key(metric)
+        if isinstance(metric, PathLength):
+            code, inputs = (code, distance_key(extractor)) if latent else ("", "no latent space")
+        found[metric.scope][metric.name] = keys.digest(code, inputs)
     return found
 
 

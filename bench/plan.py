@@ -10,7 +10,7 @@ from typing import Any
 
 from baselines import checkpoint, registry
 from baselines.config import build_config, config_values, nearest
-from baselines.contract import Fits, GenerativeModel, HasLikelihood
+from baselines.contract import Fits, GenerativeModel, HasLatent, HasLikelihood
 from baselines.data import catalogue as data_catalogue
 from baselines.data.dataset import Dataset
 from baselines.errors import MissingDataError, UserError
@@ -136,7 +136,7 @@ def _training(wanted: Wanted, setup: Setup, timed: bool, candidates: Sequence[Wa
         model_source(entry), config, fingerprint, config_values(budget), wanted.seed, setup.device, taught_by
     )
     samples = setup.samples or min(SAMPLES, len(dataset.development))
-    families = family_keys(dataset, setup)
+    families = family_keys(dataset, setup, _may_have_latent(entry))
     measure: dict[str, float] = {"batch": setup.batch}
     if timed:
         measure |= {"threads": setup.threads, "latency_s": setup.latency_s}
@@ -195,6 +195,12 @@ def check_likelihoods(wanted: Sequence[Wanted], asked: Sequence[str]) -> None:
 def _on_request(entry: registry.Entry) -> set[str]:
     kind = entry.model.build
     return set(kind.likelihoods_on_request) if isinstance(kind, type) and issubclass(kind, HasLikelihood) else set()
+
+
+def _may_have_latent(entry: registry.Entry) -> bool:
+    """Unless its class says that it has none; a function that builds it says nothing."""
+    kind = entry.model.build
+    return not isinstance(kind, type) or issubclass(kind, HasLatent)
 
 
 def _checked(draw: Draw, config: Any, entry: registry.Entry) -> bool:

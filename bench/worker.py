@@ -17,7 +17,7 @@ from torch import Tensor
 
 from baselines import checkpoint, registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Distils, Fits, GenerativeModel, Illustrates, Noise, Pretrained, Trains
+from baselines.contract import Distils, Fits, GenerativeModel, HasLatent, Illustrates, Noise, Pretrained, Trains
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.types import Progress
@@ -232,7 +232,8 @@ class _Cell:
 
     def _subject(self, samples: Tensor | None) -> Subject:
         setup = self.job.setup
-        extractor, reason = open_extractor(self.dataset, setup) if samples is not None else (None, "")
+        looks = samples is not None or isinstance(self.model, HasLatent)  # at images; large weights take seconds
+        extractor, reason = open_extractor(self.dataset, setup) if looks else (None, "")
         return Subject(
             seed=self.job.cell.seed,
             dataset=self.dataset,

@@ -14,6 +14,7 @@ from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
 from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
+from bench.metrics.path_length import PathLength
 from bench.metrics.sharpness import Sharpness
 
 _ALL = (
@@ -32,6 +33,7 @@ _ALL = (
     Memorisation(),
     Sharpness(),
     ExactFrechet(),
+    PathLength(),
 )
 METRICS: tuple[Metric, ...] = _ALL
 

@@ -108,7 +108,7 @@ class ModuleExtractor:
         """
         if images.shape[1] not in (1, 3):
             raise UserError(f"extractor {self.name}: expected images of 1 or 3 channels, got {images.shape[1]}")
-        with torch.no_grad(), exact_float32(), _evaluating(self.module):
+        with torch.no_grad(), exact_float32(), evaluating(self.module):
             parts = [self._batch(as_rgb(x, levels).to(self.device)) for x in torch.split(images, _BATCH)]
         if len({tuple(part) for part in parts}) > 1:
             raise UserError(f"extractor {self.name}: logits of some batches and not of others")
@@ -168,7 +168,7 @@ class Checked:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards each part is as the user left it."""
     before = [(part, part.training) for part in module.modules()]
     module.eval()

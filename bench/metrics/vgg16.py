@@ -49,6 +49,10 @@ class Vgg16Extractor(NetworkExtractor):
             )
         return state
 
+    def trunk(self) -> nn.Module:
+        """The convolutional layers, torchvision's `features`: normalised images to maps."""
+        return self.net.get_submodule("net.features")
+
     def described(self) -> Mapping[str, Any]:
         """Architecture, layer and resize."""
         return {

@@ -27,6 +27,7 @@ class Published:
     file: str  # its name in torch's cache of checkpoints
     url: str
     sha256: str  # its SHA-256, or the first digits where no more was published
+    option: str = "--weights PATH"  # how a user names a file
 
     def cached(self) -> Path:
         """Where torch.hub, and so torch-fidelity, keeps it."""
@@ -34,8 +35,11 @@ class Published:
 
     def how(self) -> str:
         """What to do without it."""
-        folder = self.cached().parent
-        return f"give the file by --weights PATH, or put {self.file} from {self.url} into torch's cache, {folder}"
+        return f"give the file by {self.option}, or put {self.where()}"
+
+    def where(self) -> str:
+        """Which file belongs where."""
+        return f"{self.file} from {self.url} into torch's cache, {self.cached().parent}"
 
     def found(self) -> Path:
         """The file in the cache, downloaded if it is not there.

@@ -19,6 +19,7 @@ NAMES = {
     "fid_inf": "FID∞",
     "is": "IS",
     "kid": "KID",
+    "ppl": "PPL",
     "nfe": "NFE",
     "flops": "FLOPs",
     "images_per_s": "images/s",

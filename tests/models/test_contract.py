@@ -16,13 +16,14 @@ from baselines.contract import (
     Fits,
     GenerativeModel,
     HasDensity,
+    HasLatent,
     HasLikelihood,
     Illustrates,
     Noise,
     Trains,
 )
 from baselines.data.dataset import Dataset, Split
-from baselines.data.likelihood import image_nats, kinds
+from baselines.data.likelihood import from_signed, image_nats, kinds
 from baselines.errors import UserError
 from baselines.types import Budget, ImageShape
 
@@ -156,6 +157,50 @@ def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str, tmp_
         torch.testing.assert_close(torch.cat(halves), nats.total, rtol=1e-3, atol=1e-2)
         if nats.parts:
             torch.testing.assert_close(sum(nats.parts.values()), nats.total, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
+    name: str, shape: str, tmp_path: Path
+) -> None:
+    size = SHAPES[shape]
+    if not isinstance(build(name, size), HasLatent):
+        return
+    model = learned(name, size, tmp_path)
+    assert isinstance(model, HasLatent)
+    z = torch.randn(5, model.latent, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        images = model.decode(z)
+        parts = torch.cat([model.decode(z[:1]), model.decode(z[1:])])
+        precise = model.double().decode(z.double())
+    assert images.shape == (5, *size.chw)
+    assert images.dtype == torch.float32
+    assert bool(torch.isfinite(images).all())
+    assert float(images.abs().max()) <= 1
+    torch.testing.assert_close(parts, images, rtol=1e-4, atol=1e-4)
+    assert precise.dtype == torch.float64
+    torch.testing.assert_close(precise.float(), images, rtol=1e-3, atol=1e-3)
+    inner = images[images.abs() < 1]
+    assert bool((images[0] != images[1]).any()), "the latent matters"
+    steps = (inner + 1) * ((size.levels - 1) / 2)
+    assert float((steps - steps.round()).abs().max()) > 0.05, "not rounded"
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"), [("dcgan", Draw()), ("realnvp", Draw()), ("vae", Draw(options={"mean": True}))]
+)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_samples_are_decoded_latents_rounded_to_levels(name: str, draw: Draw, shape: str, tmp_path: Path) -> None:
+    size = SHAPES[shape]
+    model = learned(name, size, tmp_path)
+    assert isinstance(model, HasLatent)
+    with torch.no_grad():
+        samples = model.sample(20, draw, Noise(4))
+        rounded = from_signed(model.decode(Noise(4).normal("z", 20, (model.latent,))), size.levels)
+    differences = (samples.int() - rounded.int()).abs()
+    assert int(differences.max()) <= 1
+    assert float((differences > 0).float().mean()) < 1e-3, "only where a pixel lies between two levels"
 
 
 @pytest.mark.parametrize("name", NAMES)
