@@ -65,7 +65,7 @@ def bound_terms(process: Process, data: PixelData, variance: BoundVariance) -> t
     Shapes (D,), (T - 1, D), (D,). beta: the reverse variance beta_t, and the discretised Gaussian for L_0 (eq. 13).
     optimal: the tightest variance that may depend on x_t, and the exact P(x_0 | x_1) for L_0.
     """
-    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(_NODES))
+    nodes, weights = (torch.from_numpy(a).to(data.probability) for a in np.polynomial.hermite_e.hermegauss(_NODES))
     weights = weights / weights.sum()
     p, values = data.probability, data.values
     signal, noise = math.exp(process.log_abar(process.timesteps - 1)), process.sigma(process.timesteps - 1) ** 2
