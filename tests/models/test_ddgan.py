@@ -18,7 +18,7 @@ from baselines.types import ImageShape
 from bench.measure.workload import capture_calls
 
 SHAPE = ImageShape(1, 8, 8, 17)
-SMALL = {"widths": (8, 8), "discriminator_width": 8, "latent": 4}
+SMALL = {"widths": (8, 8), "discriminator_width": 8, "latent": 4, "beta_max": 20.0}  # beta_max as in the paper
 
 
 def model(**changes: object) -> Ddgan:

@@ -1,1 +1,0 @@
-"""Generative image models of every family, one file each, and the one loop that trains them."""

@@ -1,1 +1,0 @@
-"""Models that encode an image to a latent code and decode it again."""

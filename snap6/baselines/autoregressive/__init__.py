@@ -1,1 +1,0 @@
-"""Models with an exact likelihood, one pixel conditioned on those before it."""

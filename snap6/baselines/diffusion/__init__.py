@@ -1,1 +1,0 @@
-"""Models that learn to reverse a gradual noising of the image."""

@@ -1,1 +1,0 @@
-"""Invertible maps between images and a simple base density."""

@@ -1,1 +1,0 @@
-"""Models trained against a discriminator; they draw samples and have no likelihood."""

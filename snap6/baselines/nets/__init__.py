@@ -1,1 +1,0 @@
-"""Layers that no single paper here is about, shared by several models."""

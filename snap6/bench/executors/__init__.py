@@ -1,1 +1,0 @@
-"""Executors: where the processes of a matrix run."""

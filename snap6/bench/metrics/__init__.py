@@ -1,1 +1,0 @@
-"""Metrics: each names itself, says why it cannot be taken, or returns measurements with their protocol."""

@@ -1,1 +1,0 @@
-"""Where images to be evaluated come from: folders, zip files, arrays, data sets, tensors, generators."""
