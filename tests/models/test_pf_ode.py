@@ -16,6 +16,7 @@ from baselines import registry, trainer
 from baselines.config import build_config
 from baselines.data import catalogue
 from baselines.data.likelihood import image_nats, kinds, unit_to_signed
+from baselines.diffusion import gaussian_diffusion
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.gaussian_diffusion import GaussianDiffusion
 from baselines.diffusion.gaussian_oracle import GaussianData
@@ -211,7 +212,8 @@ def test_in_a_model_it_is_the_density_of_dequantised_images() -> None:
 
 
 @pytest.mark.parametrize("name", ["ddpm", "improved_ddpm", "dpm"])
-def test_it_is_had_on_request_by_every_model_and_alike_in_any_batch(name: str) -> None:
+def test_it_is_had_on_request_by_every_model_and_alike_in_any_batch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian_diffusion, "PF_ODE_STEPS", 8)
     shape = ImageShape(1, 4, 4, 17)
     model = small(name, shape, timesteps=20)
     assert "pf_ode" not in kinds(model)
@@ -226,7 +228,8 @@ def test_it_is_had_on_request_by_every_model_and_alike_in_any_batch(name: str) -
     assert bool((errors > 0).all())
 
 
-def test_a_matrix_asks_for_it_and_the_number_states_its_errors(tmp_path: Path) -> None:
+def test_a_matrix_asks_for_it_and_the_number_states_its_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian_diffusion, "PF_ODE_STEPS", 8)
     path = tmp_path / "mine.toml"
     path.write_text('[measure]\nlikelihoods = ["pf_ode"]\n[[models]]\nmodel = "ddpm"\n')
     assert _prepare(Options(str(path), results=tmp_path)).setup.likelihoods == ("pf_ode",)
