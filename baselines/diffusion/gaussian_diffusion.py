@@ -24,6 +24,8 @@ from baselines.diffusion.sampling import SAMPLERS
 from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
+_TIMES = 4096  # tensors of one number kept; to make one takes as long as half of a sampler's step
+
 
 class Diffusion(GenerativeModel, HasLikelihood):
     """A submodule `unet` that is called with x_t and times in 0 .. TIME_RANGE; `native` is `ddpm` with all T steps."""
@@ -55,11 +57,20 @@ class Diffusion(GenerativeModel, HasLikelihood):
         self.config = config
         self._chain = self.chain(config)
         self._forwards = Forwards()
+        self._times: dict[tuple[float, torch.dtype, torch.device], Tensor] = {}
         self._times_per_step = TIME_RANGE / self._chain.process.timesteps
 
     def answer(self, x_t: Tensor, t: float) -> Tensor:
         """The network's answer to x_t (B, C, H, W), all images at one time t in 0 .. T - 1."""
-        out: Tensor = self.unet(x_t, x_t.new_full((1,), t * self._times_per_step))
+        key = t, x_t.dtype, x_t.device
+        time = self._times.get(key)
+        if time is None:
+            if len(self._times) >= _TIMES:
+                self._times.clear()
+            with torch.inference_mode(False):  # one that may be kept whoever asks
+                time = torch.full((1,), t * self._times_per_step, dtype=x_t.dtype, device=x_t.device)
+            self._times[key] = time
+        out: Tensor = self.unet(x_t, time)
         return out
 
     # Likelihood

@@ -107,11 +107,15 @@ def run_steps(x: Tensor, denoiser: Denoiser, steps: Sequence[Step], noise: Itera
 
 
 def step_mean(step: Step, x: Tensor, out: Tensor, clip: bool) -> Tensor:
-    """x_s without its noise, a new tensor, of x_t and the network's answer."""
+    """x_s without its noise, a new tensor, of x_t and the network's answer.
+
+    k x is written x + (k - 1) x: a network's call leaves no other kernel in the processor's cache, and each one that
+    has to be fetched costs more than its arithmetic on one image.
+    """
     if clip:
-        y = torch.add(out, x, alpha=step.tilt).clamp_(-step.bound, step.bound)
-        return (x * step.keep).add_(y, alpha=step.tug)
-    return (x * step.from_x).add_(out, alpha=step.from_out)
+        y = torch.clamp_(torch.add(out, x, alpha=step.tilt), -step.bound, step.bound)
+        return torch.add(torch.add(x, x, alpha=step.keep - 1), y, alpha=step.tug)
+    return torch.add(torch.add(x, x, alpha=step.from_x - 1), out, alpha=step.from_out)
 
 
 # Ancestral sampling
