@@ -112,7 +112,8 @@ class _Run:
             return
         if self.first is None and not self.clean:
             self.step(self.batch, 0)
-        if not self.clean and self.first is not None and self.first.wall_s > effort.slow_s:
+        slow = self.first is not None and self.first.wall_s > effort.slow_s and not self.workload.builds
+        if not self.clean and self.first is not None and slow:
             self.limit.after(self.first)
             return
         timed_s = sum(t.wall_s for t in self.clean)

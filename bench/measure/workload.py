@@ -37,6 +37,11 @@ class Workload:
         """Why this model has no speed; None if it has one."""
         return "replays data: its speed means nothing" if isinstance(self.model, Replays) else None
 
+    @property
+    def builds(self) -> bool:
+        """Whether the first call with a batch of some size builds what later ones use, and so tells no speed."""
+        return any(self.draw.options.get(name) is True for name in ("compile", "graph"))
+
     @torch.no_grad()
     def images(self, n: int, first: int = 0) -> Tensor:
         """Images first .. first + n - 1 of this draw, uint8 (n, C, H, W), on the model's device."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -40,6 +42,16 @@ def test_the_first_batch_warms_up_and_is_not_timed(bench):
     _, measured = draw_samples(bench.workload(draw_s=1.0, first_s=30.0), 40, 10, bench.clock)
     assert measured.value("images_per_s") == pytest.approx(10.0)
     assert measured.raw["batch_s"] == pytest.approx([1.0] * 2)  # the second was watched for memory
+
+
+def test_a_first_batch_in_which_something_is_built_is_no_speed(bench):
+    plain = bench.workload(draw_s=1.0, first_s=30.0)
+    _, measured = draw_samples(plain, 10, 10, bench.clock)
+    assert measured.value("images_per_s") == pytest.approx(10 / 31), "the premise: one slow batch is not repeated"
+    fresh = bench.workload(draw_s=1.0, first_s=30.0)
+    compiled = replace(fresh, draw=replace(fresh.draw, options={"compile": True}))
+    _, measured = draw_samples(compiled, 10, 10, bench.clock)
+    assert measured.value("images_per_s") == pytest.approx(10.0)
 
 
 def test_a_partial_last_batch_does_not_lower_the_rate(bench):
