@@ -46,7 +46,7 @@ class Config:
 
     timesteps: int = 4  # T; 1 is a plain GAN that is shown noise
     beta_min: float = 0.1  # of the variance-preserving diffusion over unit time (Song et al. 2021, arXiv:2011.13456)
-    beta_max: float = 8.0  # the paper's 20 leaves too little of 64 pixels to tell apart in most steps
+    beta_max: float = 8.0  # the paper has 20
     latent: int = 32  # dimensions of z
     widths: tuple[int, ...] = (16, 32)  # channels of each resolution of the generator's U-Net
     blocks: int = 1  # residual blocks at each, on the way down and on the way up
