@@ -1,4 +1,4 @@
-"""Other ways to run a network's forward call while sampling: bfloat16, channels-last weights, a compiler, CUDA graphs.
+"""Other ways to run a network's forward call while sampling: bfloat16, the weights' layout, a compiler, CUDA graphs.
 
 They are options of a draw, since they change its speed and, by rounding, its images: a matrix asks for
 `options = { precision = "bf16", compile = true }`. The module is still called as a module, so its hooks see every call.
@@ -28,9 +28,12 @@ _WARM_UPS = 3  # calls before a capture, in which libraries choose their kernels
 
 @dataclass(frozen=True)
 class Acceleration:
-    """precision: None (the weights' own) or "bf16", by autocast; x_t and the sampler's arithmetic keep their dtype.
-    layout: None or "channels_last", of the convolutions' weights. compile: by torch.compile. graph: the kernels of
-    one call are recorded once for each shape and replayed (CUDA only).
+    """How a network's forward call is run; the defaults are the plain call.
+
+    precision: None (the weights' own) or "bf16", by autocast; x_t and the sampler's arithmetic keep their dtype.
+    layout: "contiguous" or "channels_last", of the convolutions' weights; None: channels_last on a CPU, where it is
+    quicker at nearly every size that was tried and changed no image, and contiguous elsewhere. compile: by
+    torch.compile. graph: the kernels of one call are recorded once for each shape and replayed (CUDA only).
     """
 
     precision: str | None = None
@@ -42,7 +45,7 @@ class Acceleration:
 PLAIN = Acceleration()
 _TAKEN: Mapping[str, tuple[Any, ...]] = {
     "precision": ("bf16",),
-    "layout": ("channels_last",),
+    "layout": ("contiguous", "channels_last"),
     "compile": (True, False),
     "graph": (True, False),
 }
@@ -91,9 +94,12 @@ class Forwards:
     def __init__(self) -> None:
         self._made: dict[Acceleration, Forward] = {}
         self._addresses: tuple[int, ...] = ()
+        self._layout = "contiguous"  # as modules are built
 
     def __deepcopy__(self, memo: object) -> Forwards:
-        return Forwards()  # a copied module has weights of its own
+        copied = Forwards()  # without what was made: a copied module has weights of its own
+        copied._layout = self._layout
+        return copied
 
     @contextmanager
     def running(self, module: nn.Module, how: Acceleration) -> Iterator[None]:
@@ -102,11 +108,11 @@ class Forwards:
         Raises:
             UserError: for a graph where the module is not on a GPU.
         """
-        _lay_out(module, how.layout)
+        parameter = next(module.parameters(), torch.empty(0))
+        self._lay_out(module, how.layout or ("channels_last" if parameter.device.type == "cpu" else "contiguous"))
         if how == PLAIN:
             yield
             return
-        parameter = next(module.parameters())
         if how.graph and not parameter.is_cuda:
             raise UserError(f"options.graph: CUDA graphs need a GPU, and this model is on {parameter.device}")
         replaces = how.compile or how.graph or how.precision is not None
@@ -118,6 +124,12 @@ class Forwards:
         finally:
             if replaces:
                 del vars(module)["forward"]
+
+    def _lay_out(self, module: nn.Module, layout: str) -> None:
+        """Convert the weights where the layout is another than the last draw's; their values stay."""
+        if layout != self._layout:
+            module.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
+            self._layout = layout
 
     def _forward(self, module: nn.Module, how: Acceleration) -> Forward:
         how = replace(how, layout=None)
@@ -149,16 +161,6 @@ def _same_dtype(forward: Forward) -> Forward:
 def _precision(device: str, precision: str | None) -> AbstractContextManager[Any]:
     """One block for a whole draw: autocast keeps what it made of the weights until the block ends."""
     return nullcontext() if precision is None else torch.autocast(device, dtype=torch.bfloat16)
-
-
-_LAID_OUT = "_weights_layout"
-
-
-def _lay_out(module: nn.Module, layout: str | None) -> None:
-    """Convert the weights where the layout is another than the last draw's."""
-    if vars(module).get(_LAID_OUT) != layout:
-        module.to(memory_format=torch.channels_last if layout == "channels_last" else torch.contiguous_format)
-        vars(module)[_LAID_OUT] = layout
 
 
 class _Replayed:

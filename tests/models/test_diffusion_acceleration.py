@@ -59,7 +59,7 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize(
     "options",
-    [{"precision": "bf16"}, {"layout": "channels_last"}, {"compile": True}, {"precision": "bf16", "compile": True}],
+    [{"precision": "bf16"}, {"layout": "contiguous"}, {"compile": True}, {"precision": "bf16", "compile": True}],
     ids=str,
 )
 def test_images_stay_near_every_call_is_seen_and_nothing_is_left(
@@ -79,7 +79,19 @@ def test_images_stay_near_every_call_is_seen_and_nothing_is_left(
     ours.sample(4, draw(**options), Noise(1))
     assert torch.equal(ours.sample(4, draw(), Noise(1)), plain), "a plain draw is plain again"
     assert "forward" not in vars(ours.unet)
-    assert all(p.is_contiguous() for p in ours.unet.parameters())
+
+
+def test_the_layout_of_the_weights_is_that_of_the_draw_and_their_values_stay() -> None:
+    ours = model()
+    before = {name: weight.clone() for name, weight in ours.unet.named_parameters()}
+    for options, layout in (
+        ({}, torch.channels_last),
+        ({"layout": "contiguous"}, torch.contiguous_format),
+        ({"layout": "channels_last"}, torch.channels_last),
+    ):
+        ours.sample(1, draw(**options), Noise(0))
+        assert all(weight.is_contiguous(memory_format=layout) for weight in ours.unet.parameters() if weight.ndim == 4)
+    assert all(torch.equal(before[name], weight) for name, weight in ours.unet.named_parameters())
 
 
 def test_weights_that_change_change_the_images(quick_compiler: list[int]) -> None:
@@ -143,7 +155,7 @@ def _output_dtypes(ours: Ddpm, calls: Calls) -> set[torch.dtype]:
     ("options", "message"),
     [
         ({"precision": "fp8"}, r"options\.precision: expected 'bf16', or none at all, got 'fp8'"),
-        ({"layout": True}, r"options\.layout: expected 'channels_last', .* got True"),
+        ({"layout": True}, r"options\.layout: expected 'contiguous' or 'channels_last', .* got True"),
         ({"compile": 1}, r"options\.compile: expected true or false, .* got 1"),
         ({"temperature": 2.0}, r"'ddim' has none, got temperature"),
         ({"precision": "bf16", "temperature": 2.0}, r"'ddim' has none, got temperature"),
