@@ -103,7 +103,7 @@ def test_a_draw_takes_the_time_of_its_network_calls(
     compare(f"{draw.label()}, U-Net of 0.7M parameters, one 32x32 image", contenders, rounds, "diffusion")
     step_s = arithmetic_s(small, draw)
     share = step_s * calls.count / benchmark.extra_info["seconds"][benchmark.extra_info["ours"]]
-    note = f"sampler's arithmetic {1e6 * step_s:.1f} µs a step, {share:.2%} of the forward"
+    note = f"arithmetic after an instant network: {1e6 * step_s:.1f} µs a step, {share:.2%} of the forward"
     benchmark.extra_info["notes"] = {"the whole draw": note}
     assert share < MOST_ARITHMETIC
     assert benchmark.extra_info["spread"]["the whole draw"][0] < 1.01
