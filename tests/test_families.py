@@ -15,8 +15,8 @@ from bench.metrics.base import Subject
 
 def test_a_run_may_take_some_metrics_alone() -> None:
     dataset = catalogue.load("digits")
-    every = family_keys(dataset, Setup(Path(), "cpu"))
-    some = family_keys(dataset, Setup(Path(), "cpu", metrics=("fd", "fd_exact")))
+    every = family_keys(dataset, Setup(Path(), "cpu"), latent=False)
+    some = family_keys(dataset, Setup(Path(), "cpu", metrics=("fd", "fd_exact")), latent=False)
     assert set(some["draw"]) == {"sampling", "fd", "fd_exact"}
     assert set(some["train"]) == {"counters"}
     assert {name: every["draw"][name] for name in some["draw"]} == some["draw"], "the keys are the same"
@@ -26,4 +26,4 @@ def test_a_run_may_take_some_metrics_alone() -> None:
 
 def test_a_metric_that_there_is_not_is_named() -> None:
     with pytest.raises(UserError, match=r"measure\.metrics: no metric 'recal'.*recall"):
-        family_keys(catalogue.load("digits"), Setup(Path(), "cpu", metrics=("recal",)))
+        family_keys(catalogue.load("digits"), Setup(Path(), "cpu", metrics=("recal",)), latent=False)

@@ -13,7 +13,7 @@ from baselines.errors import UserError
 from bench.metrics import catalogue
 from bench.metrics.base import Features, Metric, Subject
 
-DRAWN = [metric for metric in catalogue.METRICS if metric.scope == "draw"]
+DRAWN = [metric for metric in catalogue.METRICS if metric.scope == "draw" and metric.name != "fd_exact"]  # of features
 OF_PIXELS = {"sharpness"}  # metrics that no extractor has a part in
 NUMBERS = {"memorisation": {"nn_train_share", "nn_train_ratio"}}  # of families that make several
 
