@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from baselines.contract import Batch, Context, Draw, Noise
+from baselines.diffusion.chain_model import no_network
 from baselines.diffusion.ddpm import Config as DdpmConfig
 from baselines.diffusion.ddpm import Ddpm
 from baselines.diffusion.denoiser import Denoiser
-from baselines.diffusion.chain_model import no_network
 from baselines.diffusion.gaussian_oracle import GaussianData, sampled_moments
 from baselines.diffusion.prediction import Prediction, reading, target
 from baselines.diffusion.process import Process, make_process
