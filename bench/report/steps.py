@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import special
 
 from baselines.types import Draw
 from bench.report.marks import commonest_protocol
@@ -80,6 +82,7 @@ class Clock(NamedTuple):
     start: float  # seconds
     slope: float  # seconds a call
     worst: float  # the largest distance of a point from the line, as a fraction of its own time
+    power: tuple[float, float, float]  # b of time ~ calls^b with its 95 % interval: (b, low, high)
 
 
 def timesteps_of(row: Row) -> int | None:
@@ -208,7 +211,17 @@ def fit(title: str, points: Sequence[tuple[float, float]]) -> Clock:
     design = np.stack([1 / y, x / y], 1)
     start, slope = (float(v) for v in np.linalg.lstsq(design, np.ones_like(y), rcond=None)[0])
     worst = float(np.abs((start + slope * x) / y - 1).max())
-    return Clock(title, tuple(sorted(points)), start, slope, worst)
+    return Clock(title, tuple(sorted(points)), start, slope, worst, _power(x, y))
+
+
+def _power(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float]:
+    """The slope of log y over log x by least squares, with Student's t interval of 95 %."""
+    across, up = np.log(x) - np.log(x).mean(), np.log(y) - np.log(y).mean()
+    spread = float(across @ across)
+    power = float(across @ up) / spread
+    error = math.sqrt(float(((up - power * across) ** 2).sum()) / max(len(x) - 2, 1) / spread)
+    half = error * float(special.stdtrit(max(len(x) - 2, 1), 0.975))
+    return power, power - half, power + half
 
 
 def steps_table(sheet: Sheet) -> Table | None:
