@@ -98,10 +98,10 @@ def _shrinkage(zero: Mapping[int, Row], one: Mapping[int, Row], first: int, last
 def _linear(clock: Clock) -> str:
     """Is the time an image linear in the network calls?"""
     power, low, high = clock.power
+    beside = f"{number(1e3 * abs(clock.start))} ms {'less' if clock.start < 0 else 'besides'}"
     told = (
         f"time ~ S^{power:.3f} [{low:.3f} – {high:.3f}]; {number(1e3 * clock.slope)} ms a network call and image "
-        f"(batched), {number(1e3 * abs(clock.start))} ms {'less' if clock.start < 0 else 'besides'}; the point furthest from "
-        f"that line is off by {clock.worst:.0%}"
+        f"(batched), {beside}; the point furthest from that line is off by {clock.worst:.0%}"
     )
     if _LINEAR[0] <= low <= high <= _LINEAR[1]:
         return f"Time: linear in S, as expected: {told}."
