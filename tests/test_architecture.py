@@ -52,7 +52,7 @@ def test_a_model_file_imports_no_other_model() -> None:
 
 
 def test_a_model_file_imports_the_contract_shared_parts_and_its_own_family_only() -> None:
-    shared = ("contract", "types", "errors", "noise", "nets", "data")
+    shared = ("contract", "autoregression", "types", "errors", "noise", "nets", "data")
     for path in model_files().values():
         family = path.parent.name
         for name in imports(path):

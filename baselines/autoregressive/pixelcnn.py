@@ -10,33 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from baselines.contract import (
-    Batch,
-    Context,
-    Draw,
-    GenerativeModel,
-    Given,
-    HasLikelihood,
-    ImageShape,
-    Losses,
-    Model,
-    Nats,
-    Noise,
-    OptimiserConfig,
-    Phase,
-    Training,
-    Trains,
-)
+from baselines.autoregression import Autoregressive, Known, invert_cdf
+from baselines.contract import Given, ImageShape, Model, Training
 from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
 from baselines.nets.masked import MaskedConv2d, PositionBias, RasterCache
-from baselines.types import Kind
 
 _ACTIVATIONS: Mapping[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
 
@@ -67,13 +50,8 @@ class Config:
             raise UserError(f"pixelcnn: expected dropout in [0, 1), got {self.dropout}")
 
 
-class PixelCnn(GenerativeModel, Trains, HasLikelihood):
+class PixelCnn(Autoregressive):
     """log P(x) = sum_i log P(x_i | x_<i) over pixels in raster order, colours R, G, B within a pixel."""
-
-    averaged: ClassVar[tuple[str, ...]] = ("net",)
-    selection: ClassVar[str | None] = "exact"
-    likelihoods: ClassVar[Mapping[str, Kind]] = {"exact": "exact"}
-    network: ClassVar[str | None] = "net"
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__()
@@ -82,41 +60,27 @@ class PixelCnn(GenerativeModel, Trains, HasLikelihood):
         self.training_config = config.training
         self.net = Conditionals(shape, config)
 
-    def phases(self) -> tuple[Phase, ...]:
-        """Maximum likelihood."""
-        optimiser = OptimiserConfig(lr=self.config.lr, warmup=self.config.warmup, decay="cosine")
-        return (Phase("likelihood", ("net",), self._loss, optimiser),)
-
-    def _loss(self, batch: Batch, context: Context) -> Losses:
-        return Losses(self._pixel_nats(batch.images).mean())  # per dimension, so that lr fits every size
-
-    def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
-        """Exact, with the map `pixels` of -log P(x_i | x_<i)."""
-        pixels = self._pixel_nats(x)
-        return Nats(pixels.flatten(1).sum(1), maps={"pixels": pixels})
-
-    def _pixel_nats(self, x: Tensor) -> Tensor:
-        return F.cross_entropy(self.net(x), x.long(), reduction="none")
+    def log_conditionals(self, x: Tensor, given: Given | None = None) -> Tensor:
+        """Softmax over the levels of each pixel and colour."""
+        log_p: Tensor = self.net(x).log_softmax(1)
+        return log_p
 
     @torch.no_grad()
-    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """Ancestral sampling: one uniform number for each pixel and colour, through the inverse of its CDF.
-
-        What earlier pixels have contributed is cached, so an image costs about one pass of the whole network.
-        """
+    def draw(self, uniform: Tensor, known: Known | None = None, given: Given | None = None) -> Tensor:
+        """What earlier pixels have contributed is cached, so an image costs about one pass of the whole network."""
         channels, height, width = self.shape.chw
-        self.check_draw(self.config, draw)
-        uniform = noise.uniform("pixels", n, self.shape.chw)
-        x = torch.zeros(n, *self.shape.chw, dtype=torch.uint8, device=uniform.device)
+        x = torch.zeros(uniform.shape, dtype=torch.uint8, device=uniform.device)
         cache = RasterCache(height, width)
-        for row in range(height):
-            for column in range(width):
-                cache.row, cache.column = row, column
-                pixel = x[:, :, row, column, None, None]
-                for colour in range(channels):
-                    logits = self.net(pixel, cache)[:, :, colour, 0, 0]
+        for place in range(height * width):
+            cache.row, cache.column = row, column = divmod(place, width)
+            pixel = x[:, :, row, column, None, None]
+            for colour in range(channels):
+                logits = self.net(pixel, cache)[:, :, colour, 0, 0]
+                if known is not None and place * channels + colour < known.dims:
+                    pixel[:, colour, 0, 0] = known.images[:, colour, row, column]
+                else:
                     pixel[:, colour, 0, 0] = invert_cdf(logits, uniform[:, colour, row, column])
-                self.net.remember(pixel, cache)
+            self.net.remember(pixel, cache)
         return x
 
 
@@ -176,13 +140,6 @@ class Block(nn.Module):
             inner = self.position(inner, cache)
         out: Tensor = h + self.widen(self.dropout(self.activation(inner)))
         return out
-
-
-def invert_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
-    """The level (B,) uint8 whose share of the cumulated softmax of logits (B, levels) holds uniform (B,)."""
-    cdf = logits.double().softmax(1).cumsum(1)
-    level = (cdf <= uniform[:, None]).sum(1)
-    return level.clamp(max=logits.shape[1] - 1).to(torch.uint8)
 
 
 MODEL = Model("PixelCNN", "van den Oord et al. 2016, arXiv:1601.06759", Config, PixelCnn)

@@ -31,8 +31,8 @@ _DENSITY_LIKELIHOODS: Mapping[str, Kind] = {
 
 
 def to_signed(x: Tensor, levels: int) -> Tensor:
-    """uint8 0 .. levels - 1 to float32 in [-1, 1]."""
-    return x.float() * (2 / (levels - 1)) - 1
+    """Levels 0 .. levels - 1 to [-1, 1]: uint8 to float32, real numbers in their own precision."""
+    return (x if x.is_floating_point() else x.float()) * (2 / (levels - 1)) - 1
 
 
 def to_unit(x: Tensor, levels: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -106,6 +106,22 @@ def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor, levels: int
     width = (2 * half_bin * inverse).expand_as(upper)  # u - l, not by that difference, which loses all its digits
     middle = log_cdf + log_survival + torch.log(-torch.expm1(-width))
     return torch.where(x == 0, log_cdf, torch.where(x == levels - 1, log_survival, middle))
+
+
+def logistic_mixture(x: Tensor, log_weights: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """log P of each pixel of x (B, ...) under a mixture of K rounded logistics (Salimans et al. 2017, eq. 1-2).
+
+    log_weights, mean, log_scale: (B, K, ...), the weights not yet normalised; the rest as in `discretised_logistic`.
+    """
+    each = discretised_logistic(x[:, None], mean, log_scale, levels)
+    return torch.logsumexp(log_weights.log_softmax(1) + each, 1)
+
+
+def logistic_mixture_levels(log_weights: Tensor, mean: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    """`logistic_mixture` of every level: (B, K, ...) to (B, levels, ...)."""
+    x = torch.arange(levels, device=mean.device).view(1, levels, 1, *[1] * (mean.ndim - 2))
+    each = discretised_logistic(x, mean[:, None], log_scale[:, None], levels)
+    return torch.logsumexp(log_weights.log_softmax(1)[:, None] + each, 2)
 
 
 def discretised_gaussian(x: Tensor, mean: Tensor, log_std: Tensor, levels: int) -> Tensor:
