@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from baselines.completions import completions, first_pixel
 from baselines.contract import (
     Batch,
     Context,
@@ -23,12 +24,14 @@ from baselines.contract import (
     GenerativeModel,
     Given,
     HasLikelihood,
+    Illustrates,
     ImageShape,
     Losses,
     Nats,
     Noise,
     OptimiserConfig,
     Phase,
+    Strip,
     Trains,
 )
 from baselines.types import Kind
@@ -55,7 +58,7 @@ class Steps(Protocol):
         """The value uint8 (n,) of the k-th dimension in order; k = 0, 1, 2, ... in turn."""
 
 
-class Autoregressive(GenerativeModel, Trains, HasLikelihood):
+class Autoregressive(GenerativeModel, Trains, HasLikelihood, Illustrates):
     """Has exact conditionals of every dimension given those before it in its order.
 
     A subclass says its order, its conditionals, and how it draws without passing through the whole network for each
@@ -133,6 +136,19 @@ class Autoregressive(GenerativeModel, Trains, HasLikelihood):
             if known is None or k >= known.dims:
                 x[:, place] = invert_cdf(self.log_conditionals(images, given).flatten(2)[:, :, place], u[:, place])
         return images
+
+    @torch.no_grad()
+    def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
+        """Completions of test images, and the same uniform numbers behind another first pixel."""
+
+        def complete(uniform: Tensor, images: Tensor, dims: int) -> Tensor:
+            return self.draw(uniform, Known(images, dims))
+
+        order = self.order
+        return (
+            completions(complete, order, self.shape, real, noise),
+            first_pixel(complete, order, self.shape, noise),
+        )
 
 
 def raster_order(shape: ImageShape) -> Tensor:

@@ -56,7 +56,7 @@ class Measurement:
 class Artifact:
     """A file beside the records; `path` is relative to the results folder and stays inside it."""
 
-    role: str  # samples | real | curve | timings | strip | likelihood_curves
+    role: str  # samples | real | curve | timings | strip | likelihood_curves | maps
     path: str
     sha256: str
 

@@ -99,7 +99,7 @@ class _Cell:
         found = merge([_training(self.model, state, self.job), parameters(self.model)])
         measured, skipped = measure_families("train", subject, self.job.setup.metrics)
         curve = {"rows": state["curve"]} if state["curve"] else {}
-        contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves}
+        contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves, "maps": subject.maps}
         artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
         strips, refused = self._strips()
         return self._record(

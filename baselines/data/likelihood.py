@@ -211,12 +211,14 @@ def split_nats(
     noise: Noise,
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    seen: Callable[[Nats], None] = lambda nats: None,
 ) -> Nats:
-    """`image_nats` of all images in batches, on the CPU; maps are left out."""
+    """`image_nats` of all images in batches, on the CPU; without its maps, which `seen` is shown batch by batch."""
     found = []
     size = batch_size or min(max(_BATCH_VALUES // model.shape.dims, 1), _LARGEST_BATCH)
     for x, keyed in batches(images, size, noise):
         found.append(image_nats(model, x.to(noise.device), name, keyed))
+        seen(found[-1])
         progress(keyed.first - noise.first + len(x))
 
     def joined(field: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench import keys
 from bench.metrics.base import Metric
+from bench.metrics.context import ContextFraction
 from bench.metrics.exact import ExactFrechet
 from bench.metrics.frechet import Frechet
 from bench.metrics.frechet_infinity import FrechetInfinity
@@ -19,6 +20,7 @@ from bench.metrics.sharpness import Sharpness
 
 _ALL = (
     BitsPerDim(),
+    ContextFraction(),
     Frechet(),
     FrechetInfinity(),
     InceptionScore(),

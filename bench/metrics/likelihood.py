@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -19,7 +20,10 @@ _NO_LIKELIHOOD = "the model has no likelihood: it draws images, and no number fo
 
 
 class BitsPerDim:
-    """`bits_per_dim[name]` of every likelihood a model has, its terms, and `kl_gap[name]` where the truth is known."""
+    """`bits_per_dim[name]` of every likelihood a model has and its terms; `nats[name]` of images with two levels.
+
+    `kl_gap[name]` where the truth is known.
+    """
 
     name = "bits_per_dim"
     description = "-log2 P(x) per dimension of the test images, exact, bound or estimate; kl_gap where log P is known"
@@ -59,15 +63,27 @@ class BitsPerDim:
             subject.progress(f"likelihood {name}", done, len(images))
 
         progress(0)
-        nats = split_nats(model, images, name, noise, progress=progress)
+        summed: dict[str, Tensor] = {}
+
+        def seen(batch: Nats) -> None:
+            for key, values in batch.maps.items():
+                summed[key] = summed.get(key, 0) + values.double().sum(0).cpu()
+
+        nats = split_nats(model, images, name, noise, progress=progress, seen=seen)
         bits = _bits(nats.total, dataset.shape)
         if nats.curves:
             subject.likelihood_curves[name] = {
                 curve: _curve(_bits(values, dataset.shape)) for curve, values in nats.curves.items()
             }
+        for key, values in summed.items():
+            mean = values / (len(images) * math.log(2))  # every pixel is one dimension: its bits are bits/dim
+            subject.maps[f"bits[{name}:{key}]"] = {"values": mean.tolist()}
         errors = self._errors(subject, name, nats, dataset.shape)
         per_image = "; ".join([f"{float(nats.total.double().mean()):.2f} nats an image", *(m.note for m in errors)])
         found = [self._measurement(subject, f"{self.name}[{name}]", bits, kind, per_image), *errors]
+        if dataset.shape.levels == 2:  # the field quotes binary images in nats
+            whole = self._measurement(subject, f"nats[{name}]", _bits(nats.total, dataset.shape), kind, "")
+            found.append(_in_nats(whole, dataset.shape))
         for part, values in nats.parts.items():
             note = f"one term of {self.name}[{name}]; {float(values.double().mean()):.2f} nats an image"
             found.append(
@@ -110,6 +126,13 @@ class BitsPerDim:
             protocol={**subject.protocol, "split": "test", "n_real": len(bits), "version": self.version},
             note=note,
         )
+
+
+def _in_nats(measured: Measurement, shape: ImageShape) -> Measurement:
+    """Bits per dimension as nats an image."""
+    scale = math.log(2) * shape.dims
+    low, high = (None if end is None else end * scale for end in (measured.low, measured.high))
+    return replace(measured, value=measured.value * scale, unit="nats", low=low, high=high)
 
 
 def _bits(nats: Tensor, shape: ImageShape) -> Array:

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 from baselines.errors import UserError
 from bench.record import Record
-from bench.report import calibration_plots, curves, oracle_plots, plots, steps_plots, trilemma
-from bench.report.artifacts import Band, artifact_of, read_curve, read_images, read_strip, read_terms
+from bench.report import calibration_plots, curves, oracle_plots, pixel_maps, plots, steps_plots, trilemma
+from bench.report.artifacts import artifact_of, read_images
 from bench.report.axes import Axes, drawable, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of, verdicts
 from bench.report.coverage import coverage_table, shipped_study
+from bench.report.directions import directions
 from bench.report.exact_table import exact_table
 from bench.report.findings import findings
 from bench.report.grids import Grid, grid
-from bench.report.grouping import make_sheet, training_of
+from bench.report.grouping import make_sheet
 from bench.report.marks import commonest_protocol, flat
-from bench.report.published import published_over_steps, published_tables
+from bench.report.published import published_likelihoods, published_over_steps, published_tables
 from bench.report.rows import Row, Sheet
 from bench.report.side_tables import (
     cost_table,
@@ -32,12 +33,13 @@ from bench.report.side_tables import (
     provenance_table,
     skipped_table,
 )
-from bench.report.source import ModelInfo, Source
+from bench.report.source import Source
 from bench.report.steps import steps_table
 from bench.report.steps_findings import steps_findings
-from bench.report.strips import StripSet, strip
+from bench.report.strips import StripSet
 from bench.report.style import Picture
 from bench.report.tables import Table, main_table
+from bench.report.trainings import curves_of, maps_of, strips_of, terms_of
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Section:
     main: Table
     cost: Table
     likelihood: Table
+    published: Table | None  # likelihoods of the same data that papers give
     other: Table | None
     exact: Table | None  # of a model that knows its samples' moments, by sampler and steps
 
@@ -157,15 +160,19 @@ def _calibrations(sheets: Iterable[Sheet], slugs: Mapping[str, str]) -> Iterator
 def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Section:
     ends = endpoints(sheet)
     placed = drawable(sheet.models, sheet, ends)
-    trained = _curves(source, sheet, notes)
+    trained = curves_of(source, sheet, notes)
     over_steps = tuple(steps_plots.pictures(slug, sheet))
     told = tuple(steps_findings(sheet))
+    maps, shares = maps_of(source, sheet, notes), _context_shares(sheet)
     pictures = (
         plots.quality_against_latency(f"quality-latency-{slug}", sheet),
         plots.quality_against_throughput(f"quality-throughput-{slug}", sheet),
         oracle_plots.learned_against_exact(f"exact-{slug}", sheet),
         plots.likelihood_by_kind(f"likelihood-{slug}", sheet),
-        steps_plots.terms(f"terms-{slug}", _terms(source, sheet, notes)),
+        directions(f"directions-{slug}", sheet),
+        pixel_maps.bits(f"bits-{slug}", maps),
+        pixel_maps.contexts(f"context-{slug}", maps, shares),
+        steps_plots.terms(f"terms-{slug}", terms_of(source, sheet, notes)),
         curves.validation(f"validation-{slug}", trained),
         curves.losses(f"losses-{slug}", trained),
     )
@@ -181,76 +188,20 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         map=trilemma.map_picture(f"map-{slug}", sheet, placed) if mapped else None,
         pictures=tuple(picture for picture in pictures if picture is not None),
         steps=Steps(told, over_steps, steps_table(sheet), published_over_steps()) if over_steps or told else None,
-        strips=tuple(_strips(source, sheet, notes)),
+        strips=tuple(strips_of(source, sheet, notes)),
         grids=tuple(_grids(source, sheet, notes)),
         main=main_table(sheet),
         cost=cost_table(sheet),
         likelihood=likelihood_table(sheet),
+        published=published_likelihoods(sheet.dataset),
         other=other_table(sheet),
         exact=exact_table(sheet),
     )
 
 
-def _trainings(source: Source, sheet: Sheet) -> Iterator[tuple[str, Record]]:
-    """(title, record) of every training of a data set, by seed; the title tells a model's configs apart."""
-    titles = {training_of(record): row.title for row in sheet.all for record in row.records}
-    for record in sorted(source.records, key=lambda r: r.cell.seed):
-        if record.cell.dataset == sheet.dataset and record.cell.draw is None:
-            yield titles.get(training_of(record), source.models[record.cell.model].title), record
-
-
-def _curves(source: Source, sheet: Sheet, notes: list[str]) -> list[tuple[ModelInfo, str, int, curves.Curve]]:
-    """(model, title, seed, rows) of every training curve that can be read."""
-    found = []
-    for title, record in _trainings(source, sheet):
-        artifact = artifact_of(record, "curve")
-        if artifact is None:
-            continue
-        try:
-            model = source.models[record.cell.model]
-            found.append((model, title, record.cell.seed, read_curve(source.folder, artifact)))
-        except UserError as error:
-            notes.append(f"{record.cell.label()}: {error}")
-    order = list(source.models)
-    return sorted(found, key=lambda item: order.index(item[0].name))
-
-
-def _terms(source: Source, sheet: Sheet, notes: list[str]) -> list[tuple[str, Band]]:
-    """(training and likelihood, terms by timestep) of the lowest seed of every training that noted some."""
-    found: dict[str, dict[str, Band]] = {}
-    for title, record in _trainings(source, sheet):
-        artifact = artifact_of(record, "likelihood_curves")
-        if artifact is None or title in found:
-            continue
-        try:
-            found[title] = read_terms(source.folder, artifact)
-        except UserError as error:
-            notes.append(f"{record.cell.label()}: {error}")
-    several = any(len(bands) > 1 for bands in found.values())
-    return [
-        (f"{title}, {name}" if several else title, band)
-        for title, bands in found.items()
-        for name, band in bands.items()
-    ]
-
-
-def _strips(source: Source, sheet: Sheet, notes: list[str]) -> Iterator[StripSet]:
-    """What each training shows of its workings, lowest seed, in the order of the rows."""
-    found: dict[str, StripSet] = {}
-    shown: set[str] = set()
-    for title, record in _trainings(source, sheet):
-        made = []
-        for artifact in (a for a in record.artifacts if a.role == "strip" and title not in found):
-            try:
-                made.append(strip(read_strip(source.folder, artifact)))
-            except UserError as error:
-                notes.append(f"{record.cell.label()}: {error}")
-        if made:
-            first = record.cell.model not in shown
-            found[title] = StripSet(title, f"seed {record.cell.seed}", first, tuple(made))
-            shown.add(record.cell.model)
-    order = list(dict.fromkeys(row.title for row in sheet.all))
-    yield from sorted(found.values(), key=lambda held: order.index(held.title) if held.title in order else len(order))
+def _context_shares(sheet: Sheet) -> dict[str, float]:
+    """`context_fraction` of each training."""
+    return {row.title: s.value for row in sheet.models if (s := row.scores.get("context_fraction")) is not None}
 
 
 def _grids(source: Source, sheet: Sheet, notes: list[str]) -> list[Grid]:

@@ -82,7 +82,7 @@ def _section(section: Section) -> Iterator[str]:
         for i, grid in enumerate(section.grids):
             yield f"{escape(grid.title)}, {escape(grid.note)}:\n"
             yield f"![{escape(grid.title)}](figures/samples-{section.slug}-{i}.png)\n"
-    for held in (section.exact, section.likelihood, section.cost, section.other):
+    for held in (section.exact, section.likelihood, section.published, section.cost, section.other):
         if held is not None and held.lines:
             yield f"### {held.title}\n\n{table(held)}\n"
 

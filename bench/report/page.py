@@ -91,7 +91,7 @@ def _groups(section: Section) -> list[tuple[str, list[object]]]:
     heads = (
         ("Quality against time", ("quality-",)),
         ("Learned against exact", ("exact-",)),
-        ("Likelihood", ("likelihood-", "terms-")),
+        ("Likelihood", ("likelihood-", "directions-", "bits-", "context-", "terms-")),
         ("Training", ("validation-", "losses-")),
     )
     groups = [(head, [p for p in section.pictures if p.name.startswith(starts)]) for head, starts in heads]

@@ -10,7 +10,7 @@ from typing import Any
 from bench.record import Record
 from bench.report.marks import Footnotes, commonest_protocol, flat, protocol_marks
 from bench.report.numbers import KINDS, interval_text, number, score_text
-from bench.report.rows import Row, Sheet, base, likelihoods, variant
+from bench.report.rows import Row, Score, Sheet, base, likelihoods, variant
 from bench.report.tables import Column, Datum, Line, Table, column, datum, hint, line, name, quality_metrics
 
 _COST = (
@@ -28,6 +28,9 @@ _COST = (
     *("images_per_s", "limit_s", "limit_ratio", "host_peak_bytes"),
     *("gpu_peak_allocated_bytes", "gpu_peak_reserved_bytes", "gpu_process_bytes"),
 )
+
+_LIKELIHOOD_COLUMNS = {"nats": "nats an image", "kl_gap": "above the truth, bits/dim"}
+_LIKELIHOODS = frozenset({"bits_per_dim", *_LIKELIHOOD_COLUMNS})  # what the table of likelihoods shows
 
 _OF_ONE_CELL = frozenset({"cell_s", "images", "seconds", "cpu_seconds", "resumed", "best_images", "timed", "not_timed"})
 _LISTED = 5  # different values of a field that are worth a line
@@ -66,7 +69,7 @@ def _metrics_table(kind: str, title: str, intro: str, sheet: Sheet, metrics: lis
 def _further(sheet: Sheet) -> list[str]:
     """Metrics that the main table does not show."""
     shown = {*quality_metrics(sheet)}
-    found = {m for row in sheet.models for m in row.scores if m not in shown and base(m) != "bits_per_dim"}
+    found = {m for row in sheet.models for m in row.scores if m not in shown and base(m) not in _LIKELIHOODS}
     found |= {m for row in sheet.models for m in row.skipped if m.startswith("gpu")}
     return sorted(found, key=_cost_order)
 
@@ -78,6 +81,7 @@ def _is_cost(metric: str) -> bool:
 def likelihood_table(sheet: Sheet) -> Table:
     """Every likelihood of every training, with its parts."""
     lines, seen = [], set()
+    extra = [m for m in _LIKELIHOOD_COLUMNS if any(base(key) == m for row in sheet.models for key in row.scores)]
     for row in sheet.models:
         for score in likelihoods(row):
             if (row.title, score.metric) in seen:
@@ -95,15 +99,23 @@ def likelihood_table(sheet: Sheet) -> Table:
                 Datum(which, which),
                 Datum(kind, list(KINDS.values()).index(kind) if kind in KINDS.values() else 9),
                 Datum(score_text(score), score.value, interval_text(score), hint=hint(score)),
+                *(_datum(row.scores.get(f"{metric}[{which}]")) for metric in extra),
                 Datum(str(score.seeds), score.seeds),
                 Datum(", ".join(parts) or "–"),
             )
             lines.append(Line(data, family=row.model.family))
-    heads = ("Model", "likelihood", "kind", "bits/dim", "seeds", "parts, bits/dim")
-    numeric = (False, False, False, True, True, False)
+    more = [_LIKELIHOOD_COLUMNS[metric] for metric in extra]
+    heads = ("Model", "likelihood", "kind", "bits/dim", *more, "seeds", "parts, bits/dim")
+    numeric = (False, False, False, True, *[True] * len(more), True, False)
     columns = tuple(Column(head, numeric=num) for head, num in zip(heads, numeric, strict=True))
     intro = "= exact, ≤ upper bound, ≈ estimate: numbers of different kinds are not ranked against each other."
     return Table("likelihood", "Likelihoods and their parts", intro, columns, tuple(lines))
+
+
+def _datum(score: Score | None) -> Datum:
+    if score is None:
+        return Datum("–")
+    return Datum(score_text(score), score.value, interval_text(score), hint=hint(score))
 
 
 def _cost_order(metric: str) -> tuple[int, str, int, str]:

@@ -1,0 +1,91 @@
+"""What the trainings of a data set left beside their records: curves, terms by timestep, maps of pixels, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from baselines.errors import UserError
+from bench.record import Record
+from bench.report import curves, pixel_maps
+from bench.report.artifacts import Band, artifact_of, read_curve, read_strip, read_terms
+from bench.report.grouping import training_of
+from bench.report.rows import Sheet
+from bench.report.source import ModelInfo, Source
+from bench.report.strips import StripSet, strip
+
+
+def trainings(source: Source, sheet: Sheet) -> Iterator[tuple[str, Record]]:
+    """(title, record) of every training of a data set, by seed; the title tells a model's configs apart."""
+    titles = {training_of(record): row.title for row in sheet.all for record in row.records}
+    for record in sorted(source.records, key=lambda r: r.cell.seed):
+        if record.cell.dataset == sheet.dataset and record.cell.draw is None:
+            yield titles.get(training_of(record), source.models[record.cell.model].title), record
+
+
+def curves_of(source: Source, sheet: Sheet, notes: list[str]) -> list[tuple[ModelInfo, str, int, curves.Curve]]:
+    """(model, title, seed, rows) of every training curve that can be read."""
+    found = []
+    for title, record in trainings(source, sheet):
+        artifact = artifact_of(record, "curve")
+        if artifact is None:
+            continue
+        try:
+            model = source.models[record.cell.model]
+            found.append((model, title, record.cell.seed, read_curve(source.folder, artifact)))
+        except UserError as error:
+            notes.append(f"{record.cell.label()}: {error}")
+    order = list(source.models)
+    return sorted(found, key=lambda item: order.index(item[0].name))
+
+
+def maps_of(source: Source, sheet: Sheet, notes: list[str]) -> pixel_maps.Maps:
+    """(training, its maps of pixels) of the lowest seed of every training that has some, in the order of the rows."""
+    found: dict[str, dict[str, pixel_maps.PixelMap]] = {}
+    for title, record in trainings(source, sheet):
+        artifact = artifact_of(record, "maps")
+        if artifact is None or title in found:
+            continue
+        try:
+            found[title] = pixel_maps.read_maps(source.folder, artifact)
+        except UserError as error:
+            notes.append(f"{record.cell.label()}: {error}")
+    order = list(dict.fromkeys(row.title for row in sheet.all))
+    return sorted(found.items(), key=lambda held: order.index(held[0]) if held[0] in order else len(order))
+
+
+def terms_of(source: Source, sheet: Sheet, notes: list[str]) -> list[tuple[str, Band]]:
+    """(training and likelihood, terms by timestep) of the lowest seed of every training that noted some."""
+    found: dict[str, dict[str, Band]] = {}
+    for title, record in trainings(source, sheet):
+        artifact = artifact_of(record, "likelihood_curves")
+        if artifact is None or title in found:
+            continue
+        try:
+            found[title] = read_terms(source.folder, artifact)
+        except UserError as error:
+            notes.append(f"{record.cell.label()}: {error}")
+    several = any(len(bands) > 1 for bands in found.values())
+    return [
+        (f"{title}, {name}" if several else title, band)
+        for title, bands in found.items()
+        for name, band in bands.items()
+    ]
+
+
+def strips_of(source: Source, sheet: Sheet, notes: list[str]) -> Iterator[StripSet]:
+    """What each training shows of its workings, lowest seed, in the order of the rows."""
+    found: dict[str, StripSet] = {}
+    shown: set[str] = set()
+    for title, record in trainings(source, sheet):
+        made = []
+        for artifact in (a for a in record.artifacts if a.role == "strip" and title not in found):
+            try:
+                made.append(strip(read_strip(source.folder, artifact)))
+            except UserError as error:
+                notes.append(f"{record.cell.label()}: {error}")
+        if made:
+            first = record.cell.model not in shown
+            found[title] = StripSet(title, f"seed {record.cell.seed}", first, tuple(made))
+            shown.add(record.cell.model)
+    order = list(dict.fromkeys(row.title for row in sheet.all))
+    yield from sorted(found.values(), key=lambda held: order.index(held.title) if held.title in order else len(order))
