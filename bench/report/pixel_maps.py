@@ -23,6 +23,7 @@ from bench.report.style import FAINT, Picture, draw
 
 _LARGEST = 1024  # pixels of a side
 _COLUMNS = 4
+_NARROWEST = 4.4  # inches: titles of two lines and a bar of colours beside one canvas
 _DECADES = 4  # of the context's colours, below its largest value
 
 
@@ -82,7 +83,7 @@ def bits(name: str, maps: Maps) -> Picture | None:
             images.append(canvas.imshow(found.values, cmap="magma", vmin=0, vmax=highest, interpolation="nearest"))
             canvas.set_title(f"{title}\n{number(float(found.values.mean()))} bits a pixel", fontsize=9)
         bar = figure.colorbar(images[0], ax=figure.axes, shrink=0.8)
-        bar.set_label("bits, mean over test images")
+        bar.set_label("bits, mean over images", fontsize=9)
 
     caption = (
         "Mean of −log2 P(pixel | those before it) at every place. Dark is what costs nothing: borders that are always "
@@ -114,7 +115,9 @@ def contexts(name: str, maps: Maps, shares: Mapping[str, float]) -> Picture | No
             told = "" if share is None else f"\n{_percent(share)} of all contexts used"
             canvas.set_title(f"{title}{told}", fontsize=9)
         bar = figure.colorbar(images[0], ax=figure.axes, shrink=0.8)
-        bar.set_label("|d log P / d pixel|, of the largest")
+        bar.set_ticks([10.0**-k for k in range(_DECADES + 1)], labels=[f"{10.0**-k:g}" for k in range(_DECADES + 1)])
+        bar.ax.minorticks_off()
+        bar.set_label("slope, of the largest", fontsize=9)
 
     caption = (
         "Of the pixel in the red frame: how far its log-probability moves with each pixel before it, mean over test "
@@ -130,7 +133,7 @@ def _percent(share: float) -> str:
 
 def _size(number_: int) -> tuple[float, float]:
     lines = -(-number_ // _COLUMNS)
-    return 1.9 * min(number_, _COLUMNS) + 1.4, 2.25 * lines + 0.2
+    return max(1.9 * min(number_, _COLUMNS) + 1.4, _NARROWEST), 2.25 * lines + 0.2
 
 
 def _canvases(figure: Figure, held: Sequence[tuple[str, PixelMap]]) -> Any:
