@@ -9,17 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import bench
+from baselines import registry
+from baselines.config import build_config
 from baselines.errors import UserError
 from bench import keys, matrix, store
 from bench.job import Setup
 from bench.plan import Training, plan, what_is_left
 from bench.record import Record
-from bench.teachers import waves
+from bench.teachers import teacher_of, waves
 
 HERE = Path(__file__).parent
 TEACHER = """
@@ -106,6 +109,19 @@ def test_of_several_the_first_whose_config_fits_teaches(folder: Path) -> None:
     assert teacher.cell.config["lr"] == 0.05
     with pytest.raises(UserError, match=r"cannot teach it: outside_model\.lr: expected 0\.05, got 0\.01"):
         planned(folder, other + PUPIL)
+
+
+def test_a_model_of_another_data_set_teaches_nobody(folder: Path) -> None:
+    (folder / "m.toml").write_text(HEAD + TEACHER + PUPIL)
+    wanted = matrix.expand(matrix.load("m.toml")[1])
+    pupil = next(w for w in wanted if w.model == "pupil_model")
+    teacher = next(w for w in wanted if w.model == "outside_model" and w.seed == pupil.seed)
+    other = replace(teacher, dataset="mnist")
+    entry = registry.load("pupil_model")
+    config = build_config(entry.model.config, {}, entry.name)
+    assert teacher_of(entry, config, pupil, [other, teacher]) is teacher
+    with pytest.raises(UserError, match="of the same data set and seed, and this run has none"):
+        teacher_of(entry, config, pupil, [other])
 
 
 @pytest.mark.parametrize(

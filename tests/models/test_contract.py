@@ -96,6 +96,8 @@ def test_it_names_its_paper_and_has_exactly_one_way_to_learn(name: str) -> None:
     if isinstance(model, Trains):
         assert model.phases()
         assert model.selection is None or model.selection in kinds(model)
+        assert bool(model.averaged) == (model.training_config.ema_decay > 0), "what an EMA follows is named"
+        assert model.network is None or not model.averaged or model.network in model.averaged, "it is what is drawn"
     if model.network is not None:
         model.get_submodule(model.network)
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.contract import Batch, Context, Draw, Noise
-from baselines.data.likelihood import to_signed
+from baselines.data.likelihood import from_signed, to_signed
 from baselines.diffusion.ddgan import Config, Ddgan, spread_of_batch, vp_betas
 from baselines.errors import UserError
+from baselines.nets.unet import TIME_RANGE
 from baselines.types import ImageShape
 from bench.measure.workload import capture_calls
 
@@ -123,6 +124,28 @@ def test_the_discriminator_sees_the_pair_and_the_time() -> None:
             assert not torch.allclose(ours.discriminator(*other), logits, atol=1e-3)
 
 
+@pytest.mark.parametrize("turn", ["discriminator", "generator"])
+def test_images_at_the_data_are_blurred_by_half_a_level_either_way(turn: str) -> None:
+    """What D is shown less what was drawn: uniform over a level's width, two thirds of the way to it in the mean."""
+    ours, drawn, seen = model(), list[Tensor](), list[tuple[Tensor, ...]]()
+    denoise = ours.denoise
+    ours.denoise = lambda *args: drawn.append(denoise(*args)) or drawn[-1]  # type: ignore[method-assign,func-returns-value]
+    ours.discriminator.register_forward_pre_hook(lambda module, args: seen.append(args))
+    if turn == "discriminator":
+        ours.discriminator_loss(Batch(images(80)), context(5))
+        plain = [ours.pair(Batch(images(80)), context(5))[0], *drawn]
+    else:
+        ours.generator_loss(Batch(images(80)), context(5))
+        plain = drawn
+    assert len(seen) == len(plain)
+    for (shown, _, t), before in zip(seen, plain, strict=True):
+        assert torch.equal(shown[t > 0], before[t > 0])
+        moved = (16 * (shown - before))[t == 0].detach()
+        assert 0.99 < float(moved.max()) <= 1 + 1e-4, "in units of half a level"
+        assert -1 - 1e-4 <= float(moved.min()) < -0.99
+        assert float(moved.std()) == pytest.approx(1 / math.sqrt(3), rel=0.05)
+
+
 def test_the_losses_are_the_non_saturating_games() -> None:
     ours, logits = model(r1=0.0), list[Tensor]()
     ours.discriminator.register_forward_hook(lambda module, args, out: logits.append(out))
@@ -179,6 +202,8 @@ def test_a_batch_of_copies_has_no_spread() -> None:
     assert float(spread_of_batch(h).max()) < 1e-3
     varied = Noise(1).normal("h", 500, (3, 2, 2))
     torch.testing.assert_close(spread_of_batch(2 * varied), torch.full((500, 1, 2, 2), 2.0), rtol=0.05, atol=0)
+    pair = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 2, 2)
+    torch.testing.assert_close(spread_of_batch(pair), torch.ones(2, 1, 2, 2))  # the batch is all there is
 
 
 # Draws
@@ -190,6 +215,24 @@ def test_the_generator_is_called_once_a_step(timesteps: int) -> None:
     with capture_calls(ours) as calls:
         ours.sample(3, Draw(), Noise(0))
     assert calls.count == timesteps
+
+
+def test_a_draw_is_the_chain_of_posteriors_of_the_generators_answers_at_the_times_of_training() -> None:
+    ours, asked = model(), list[Tensor]()
+    handle = ours.generator.register_forward_pre_hook(lambda module, args: asked.append(args[1]))
+    drawn = ours.sample(3, Draw(), Noise(5))
+    in_draws = [float(time) for time in asked]
+    assert in_draws == [TIME_RANGE * t / 4 for t in (3, 2, 1, 0)]
+    asked.clear()
+    ours.generator_loss(Batch(images(8)), context())
+    assert sorted({float(time) for time in asked[0]}, reverse=True) == in_draws
+    handle.remove()
+    x, z, steps = Noise(5).normal("x_T", 3, SHAPE.chw), Noise(5).normals("z", 3, (4,), 4), Noise(5)
+    with torch.no_grad():
+        for t, noise in zip((3, 2, 1, 0), steps.normals("steps", 3, SHAPE.chw, 4), strict=False):
+            x_0 = ours.generator(x, torch.full((3,), TIME_RANGE * t / 4), next(z))
+            x = ours.posterior(x_0, x, torch.full((3,), t), noise)
+    assert int((drawn.int() - from_signed(x, 17).int()).abs().max()) <= 1
 
 
 def test_one_step_is_a_plain_conditional_gan() -> None:

@@ -68,6 +68,22 @@ def test_ddim_with_eta_zero_is_a_function_of_x_t_alone() -> None:
     assert len(seen) == 9, "every step but the last adds noise"
 
 
+def test_the_start_and_the_steps_of_a_draw_have_noise_of_their_own() -> None:
+    asked: list[str] = []
+
+    class Watched(Noise):
+        def normal(self, purpose: str, n: int, shape: tuple[int, ...]) -> Tensor:
+            asked.append(purpose)
+            return super().normal(purpose, n, shape)
+
+        def normals(self, purpose: str, n: int, shape: tuple[int, ...], steps: int):  # type: ignore[no-untyped-def]
+            asked.append(purpose)
+            return super().normals(purpose, n, shape, steps)
+
+    model().sample(2, Draw(), Watched(0))
+    assert len(asked) == len(set(asked)) == 2
+
+
 def test_the_loss_estimates_the_mean_over_all_timesteps() -> None:
     """Stratified timesteps leave L_simple unbiased: compared with the plain average over every t."""
     ours, x = model(), images(20)
@@ -84,6 +100,15 @@ def test_the_loss_estimates_the_mean_over_all_timesteps() -> None:
     error = 4 * math.hypot(float(drawn.std()) / 400**0.5, float(plain.std()) / 400**0.5)
     assert error < 0.05 * float(plain.mean()), "the premise: both averages are sharp"
     assert float(drawn.mean()) == pytest.approx(float(plain.mean()), abs=error)
+
+
+def test_times_between_timesteps_are_the_networks_own_whatever_was_asked_before() -> None:
+    ours, x = model(), Noise(0).normal("x", 2, SHAPE.chw)
+    with torch.no_grad():
+        for t in (3.0, 10 / 3, 2.6, 3.0):
+            for dtype in (torch.float32, torch.float64):
+                by_hand = ours.to(dtype).unet(x.to(dtype), torch.tensor([1000 * t / 40], dtype=dtype))
+                assert torch.equal(ours.answer(x.to(dtype), t), by_hand)
 
 
 def test_the_bound_has_its_three_parts_and_a_perfect_last_step_costs_nothing() -> None:

@@ -118,6 +118,11 @@ def test_the_chain_is_the_schedulers(schedule: str, zero_terminal: bool, tmp_pat
     torch.testing.assert_close(ours.process.abar.float(), theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_betas_that_a_folder_lists_are_its_chain(tmp_path: Path) -> None:
+    ours = open_model(save_pipeline(tmp_path, **CHAINS["trained betas"]))
+    assert ours.process.betas.tolist() == pytest.approx(CHAINS["trained betas"]["trained_betas"], rel=1e-12)
+
+
 def test_it_is_a_model_of_the_suite_that_is_not_trained(folder: Path) -> None:
     ours = open_model(folder)
     assert isinstance(ours, Fits)
@@ -135,6 +140,28 @@ def test_it_is_a_model_of_the_suite_that_is_not_trained(folder: Path) -> None:
     assert int((whole.int() - parts.int()).abs().max()) <= 1
     nats = ours.nats(whole, "vlb", Noise(0))
     assert bool(torch.isfinite(nats.total).all())
+
+
+def test_the_bound_has_the_variance_of_the_forward_steps(folder: Path) -> None:
+    ours, x = open_model(folder), next(normals(0, torch.float32))
+    with torch.no_grad():
+        variances = [float(ours.reverse(x, t)[1]) for t in range(100)]
+    assert variances == pytest.approx(torch.linspace(1e-4, 0.02, 100).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "value"),
+    [("prediction_type", "epsilon"), ("beta_schedule", "linear"), ("beta_start", 1e-4), ("beta_end", 0.02)],
+)
+def test_what_an_old_config_does_not_say_is_as_diffusers_has_it(left_out: str, value: object, copy: Path) -> None:
+    path = copy / "scheduler" / "scheduler_config.json"
+    values = json.loads(path.read_text())
+    assert values.pop(left_out) == value, "the premise: the folder says the default"
+    said = open_model(copy).denoiser
+    path.write_text(json.dumps(values))
+    silent = open_model(copy).denoiser
+    assert silent.prediction == said.prediction
+    assert torch.equal(silent.process.betas, said.process.betas)
 
 
 def test_the_weights_are_part_of_the_key(copy: Path, folder: Path) -> None:
@@ -170,6 +197,15 @@ def test_what_is_not_supported_is_named(file: str, values: dict[str, Any], messa
     path = copy / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(UserError, match=message):
+        open_model(copy)
+
+
+def test_weights_that_lack_a_tensor_are_refused(copy: Path) -> None:
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.bias"]
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"config and weights do not belong together: conv_in\.bias"):
         open_model(copy)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from baselines.contract import Noise
-from baselines.diffusion.acceleration import PLAIN, Acceleration, acceleration_of
+from baselines.diffusion.acceleration import PLAIN, Acceleration, Forwards, acceleration_of
 from baselines.diffusion.ddpm import Config, Ddpm
 from baselines.errors import UserError
 from baselines.types import Draw, ImageShape
@@ -125,6 +125,30 @@ def test_a_copied_model_has_its_own_forward(quick_compiler: list[int]) -> None:
     for parameter in ours.unet.parameters():
         parameter.data.zero_()
     assert levels_apart(other.sample(2, how, Noise(1)), first) <= 1
+
+
+def test_a_copied_model_knows_how_its_weights_lie() -> None:
+    ours = model()
+    ours.sample(1, draw(layout="channels_last"), Noise(0))
+    other = copy.deepcopy(ours)
+    other.sample(1, draw(layout="contiguous"), Noise(0))
+    assert all(weight.is_contiguous() for weight in other.unet.parameters())
+    assert not all(weight.is_contiguous() for weight in ours.unet.parameters()), "the premise: they lay otherwise"
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_samplers_see_answers_in_the_precision_of_x_t(compiled: bool, quick_compiler: list[int]) -> None:
+    """What comes of an answer alone, such as a learned variance, is computed as precisely as without autocast."""
+
+    class Plain(torch.nn.Conv2d):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(x)
+
+    module, x, t = Plain(3, 3, 1), Noise(0).normal("x_T", 2, SHAPE.chw), torch.zeros(1)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert module(x, t).dtype == torch.bfloat16, "the premise: it does not see to it itself"
+    with torch.no_grad(), Forwards().running(module, Acceleration("bf16", compile=compiled)):
+        assert module(x, t).dtype == torch.float32
 
 
 def test_the_limit_is_that_of_the_network_as_it_was_run(quick_compiler: list[int]) -> None:

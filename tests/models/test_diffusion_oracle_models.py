@@ -213,6 +213,7 @@ def test_the_bound_of_images_averages_to_its_quadrature(name: str) -> None:
         assert error < 0.05 * float(nats.total.mean()), "the premise: the average is sharp"
         assert float(values.mean()) == pytest.approx(float(expected.sum()), abs=error)
     torch.testing.assert_close(nats.curves["L_t"][:, 1:].sum(1), nats.parts["L_{t-1}"])
+    torch.testing.assert_close(nats.total, nats.parts["L_T"] + nats.parts["L_{t-1}"] + nats.parts["L_0"])
 
 
 def test_the_bound_lies_above_the_entropy_and_closes_in_on_it_with_longer_chains() -> None:

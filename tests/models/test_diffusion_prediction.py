@@ -15,7 +15,7 @@ from baselines.diffusion.ddpm import Config, Ddpm
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.gaussian_oracle import GaussianData, frechet
 from baselines.diffusion.prediction import Prediction, reading, target
-from baselines.diffusion.process import Process, make_process, with_zero_terminal
+from baselines.diffusion.process import Process, make_process, subsequence, with_zero_terminal
 from baselines.diffusion.sampling import SAMPLERS
 from baselines.errors import UserError
 from baselines.types import Draw, ImageShape
@@ -163,3 +163,27 @@ def test_the_analytic_variance_of_gaussian_data_is_the_best_reverse_variance() -
         float(model.x0_variance[t]) / float(data.posterior_variance(model.process.transition(t, -1))) for t in range(20)
     ]
     assert sum(ratio) / 20 == pytest.approx(1, abs=0.2)
+    x = Noise(0).normal("x_t", 2, shape.chw)
+    for t in range(20):
+        move = model.process.transition(max(t, 1), max(t, 1) - 1)
+        more = move.mean_x0**2 * float(model.x0_variance[t]) if t > 0 else 0.0
+        assert float(model.reverse(x, t)[1]) == pytest.approx(move.beta_tilde + more, rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+def test_with_the_analytic_variance_gaussian_data_keep_their_marginals_in_any_number_of_steps(steps: int) -> None:
+    """Their reverse kernels are Gaussian, so that x_t keeps its variance C; E[x_0 | x_t] at t = 0 has l^2 a / C."""
+    data = GaussianData(torch.zeros((), dtype=torch.float64), torch.tensor(0.09, dtype=torch.float64))
+    every = [LINEAR.transition(t, -1) for t in range(50)]
+    denoiser = Denoiser(
+        lambda x, t: data.eps(x, every[int(t)]),
+        LINEAR,
+        x0_variance=tuple(float(data.posterior_variance(move)) for move in every),
+    )
+    draw = Draw("ddpm", steps, variance="analytic", clip=False)
+    last, first = (every[t] for t in (subsequence(steps, 50, "uniform")[-1], 0))
+    rows = torch.zeros(steps, 1, dtype=torch.float64)  # x_T of one deviation, then one in each step's noise
+    rows[0] = data.total_variance(last).sqrt()
+    impulses = iter(torch.eye(steps, dtype=torch.float64)[1:, :, None])
+    variance = float(SAMPLERS["ddpm"].run(rows, denoiser, draw, impulses).square().sum())
+    assert variance == pytest.approx(0.09**2 * first.abar_t / float(data.total_variance(first)), rel=1e-9)

@@ -53,6 +53,17 @@ def test_a_chain_of_any_length_ends_in_noise(schedule: Schedule, timesteps: int)
         assert math.log(process.abar[-1]) == pytest.approx(math.log(reference.abar[-1]), rel=1e-3)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_zero_terminal_chain_is_shifted_and_scaled_between_its_own_first_step_and_pure_noise(
+    schedule: Schedule,
+) -> None:
+    """Lin et al. 2023, algorithm 1: sqrt(abar) is moved linearly, its first value stays, its last becomes 0."""
+    plain, ours = (make_process(schedule, 100, 1e-4, 0.02, zero_terminal=z) for z in (False, True))
+    root, moved = (process.abar.sqrt().numpy() for process in (plain, ours))
+    np.testing.assert_allclose(moved, np.interp(root, [root[-1], root[0]], [0.0, root[0]]), atol=1e-12)
+    assert (ours.signal(99), ours.sigma(99)) == (0, 1)
+
+
 def test_first_noise_variances_keep_their_digits() -> None:
     assert float(LINEAR.noise[0]) == pytest.approx(1e-4, rel=1e-14)
     assert LINEAR.transition(0, -1).beta == pytest.approx(1e-4, rel=1e-14)

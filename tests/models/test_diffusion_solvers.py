@@ -255,10 +255,10 @@ def test_the_order_of_convergence_is_the_algorithms(
 
 
 def plain_edm(
-    x: Tensor, process: Process, steps: int, network: Callable[[Tensor, float], Tensor], churn: float
+    x: Tensor, process: Process, draw: Draw, network: Callable[[Tensor, float], Tensor], churn: float, s_noise: float
 ) -> Tensor:
-    """Karras et al. 2022, algorithm 2 with S_noise = 1 (algorithm 1 where churn = 0), x already at the first level."""
-    high, low = level(process, 999), level(process, 0)
+    """Karras et al. 2022, algorithm 2 (algorithm 1 where churn = 0), x already at the first level."""
+    steps, high, low = draw.steps or 0, level(process, 999), level(process, 0)
     sigmas = np.append(
         (high ** (1 / 7) + np.arange(steps) / max(steps - 1, 1) * (low ** (1 / 7) - high ** (1 / 7))) ** 7, 0
     )
@@ -267,13 +267,14 @@ def plain_edm(
     def denoised(x: Tensor, sigma: float) -> Tensor:
         t = time_of_level(process, sigma)
         scaled = x / math.sqrt(1 + sigma**2)
-        return x - sigma * network(scaled, t)
+        x_0 = x - sigma * network(scaled, t)
+        return x_0.clamp(-1, 1) if draw.clip else x_0
 
     for i in range(steps):
         gamma = min(churn / steps, math.sqrt(2) - 1)
         hat = min(sigmas[i] * (1 + gamma), high)
         if hat > sigmas[i]:
-            x = x + math.sqrt(hat**2 - sigmas[i] ** 2) * next(noise)
+            x = x + math.sqrt(hat**2 - sigmas[i] ** 2) * s_noise * next(noise)
         d = (x - denoised(x, hat)) / hat
         after = x + (sigmas[i + 1] - hat) * d
         if sigmas[i + 1] > 0:
@@ -283,12 +284,13 @@ def plain_edm(
     return x
 
 
-@pytest.mark.parametrize("churn", [0.0, 3.0, 40.0])
+@pytest.mark.parametrize(("churn", "s_noise"), [(0.0, 1.0), (3.0, 1.0), (40.0, 1.0), (3.0, 1.1)])
+@pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("steps", [1, 2, 9])
-def test_heun_is_the_papers_algorithm(steps: int, churn: float) -> None:
-    draw = Draw("heun", steps, clip=False, options={**WIDE, "s_churn": churn})
+def test_heun_is_the_papers_algorithm(steps: int, clip: bool, churn: float, s_noise: float) -> None:
+    draw = Draw("heun", steps, clip=clip, options={**WIDE, "s_churn": churn, "s_noise": s_noise})
     first = start() * math.sqrt(1 + level(LINEAR, 999) ** 2)
-    expected = plain_edm(first, LINEAR, steps, wavy, churn)
+    expected = plain_edm(first, LINEAR, draw, wavy, churn, s_noise)
     torch.testing.assert_close(run(draw, Denoiser(wavy, LINEAR)), expected, rtol=1e-7, atol=1e-7)
 
 
@@ -357,11 +359,18 @@ def plain_langevin(draw: Draw, network: Callable[[Tensor, float], Tensor], corre
         for t, s in zip(chosen, [*chosen[1:], -1], strict=True):
             a, b = abar[t], abar[s] if s >= 0 else torch.tensor(1.0, dtype=torch.float64)
             beta = 1 - a / b
+
+            def eps(x: Tensor, a: Tensor = a, t: int = t) -> Tensor:
+                """The network's; with clip that of a predicted x_0 in [-1, 1]."""
+                out = network(x, t)
+                x_0 = (x - (1 - a).sqrt() * out) / a.sqrt()
+                return (x - a.sqrt() * x_0.clamp(-1, 1)) / (1 - a).sqrt() if draw.clip else out
+
             for _ in range(corrections):
-                z, g = next(noise), -network(x, t) / (1 - a).sqrt()
+                z, g = next(noise), -eps(x) / (1 - a).sqrt()
                 size = 2 * (1 - beta) * (snr * z.norm() / g.norm()) ** 2
                 x = x + size * g + (2 * size).sqrt() * z
-            x = (x - beta / (1 - a).sqrt() * network(x, t)) / (1 - beta).sqrt()
+            x = (x - beta / (1 - a).sqrt() * eps(x)) / (1 - beta).sqrt()
             if s >= 0:
                 variance = beta if draw.variance == "beta" else (1 - b) / (1 - a) * beta
                 x = x + variance.sqrt() * next(noise)
@@ -369,11 +378,14 @@ def plain_langevin(draw: Draw, network: Callable[[Tensor, float], Tensor], corre
     return torch.cat(rows)
 
 
+@pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("variance", [None, "beta"])
 @pytest.mark.parametrize(("corrections", "snr"), [(0, 0.16), (1, 0.16), (3, 0.05)])
-def test_langevin_is_predictor_and_corrector_of_the_paper(corrections: int, snr: float, variance: str | None) -> None:
+def test_langevin_is_predictor_and_corrector_of_the_paper(
+    corrections: int, snr: float, variance: str | None, clip: bool
+) -> None:
     options: dict[str, Scalar] = {"corrections": corrections, "snr": snr}
-    draw = Draw("langevin", 15, variance=variance, options=options, clip=False)
+    draw = Draw("langevin", 15, variance=variance, options=options, clip=clip)
     expected = plain_langevin(draw, wavy, corrections, snr)
     torch.testing.assert_close(run(draw, Denoiser(wavy, LINEAR)), expected, rtol=1e-6, atol=1e-6)
 

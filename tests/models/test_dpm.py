@@ -45,6 +45,12 @@ def test_the_rates_erase_an_equal_share_of_the_signal_each(timesteps: int) -> No
         torch.testing.assert_close(shares, torch.full_like(shares, 1 / timesteps), rtol=0.01, atol=0)
 
 
+def test_the_first_step_has_the_variance_that_is_asked_for_or_that_of_a_quarter_of_a_level() -> None:
+    assert float(model(beta_1=0.1).process.betas[0]) == 0.1
+    assert math.sqrt(float(model().process.betas[0])) == pytest.approx(2 / 16 / 4), "17 levels lie 2 / 16 apart"
+    assert torch.equal(model(beta_1=0.1).process.betas[1:], erasing_process(12).betas[1:])
+
+
 def test_a_network_that_answers_nothing_reverses_by_the_forward_step() -> None:
     """Mean sqrt(1 - beta) x and variance beta (the paper's appendix: reverse steps perturb the forward kernel)."""
     ours = model(std=0.0)

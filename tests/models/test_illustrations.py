@@ -142,6 +142,8 @@ def test_without_noise_the_columns_agree_and_the_caption_says_by_how_much(made: 
         by_hand = [float(((shown[:, i] - shown[:, -1]) ** 2).mean().sqrt()) for i in range(len(STEPS))]
         told = [float(v) for v in re.findall(r"([\d.]+) \(S=", strip.caption)]
         assert told == pytest.approx(by_hand, abs=0.005)
+        between = float(np.sqrt(np.mean([(shown[i, -1] - shown[i - 1, -1]).square().mean() for i in range(ROWS)])))
+        assert f"between rows {between:.2f}." in strip.caption
         distances[eta] = by_hand[2]
     assert distances[0] < 0.3 * distances[1]
 

@@ -216,6 +216,8 @@ def test_timesteps_are_drawn_by_the_root_mean_square_of_their_losses() -> None:
     t = torch.arange(5).repeat_interleave(9)
     history.note(t, torch.rand(45))
     torch.testing.assert_close(history.probabilities(), torch.full((5,), 0.2, dtype=torch.float64))
+    history.note(torch.arange(4), torch.rand(4))
+    torch.testing.assert_close(history.probabilities(), torch.full((5,), 0.2, dtype=torch.float64))  # one has nine
     losses = torch.rand(5, 10, generator=torch.Generator().manual_seed(0))
     for column in losses.T:
         history.note(torch.arange(5), column)
@@ -247,6 +249,26 @@ def test_the_history_keeps_the_latest_losses_of_each_timestep() -> None:
     for t, values in kept.items():
         assert int(history.counts[t]) == len(values)
         assert sorted(history.losses[t].tolist()) == sorted(values[-10:])
+
+
+@pytest.mark.parametrize("name", ["improved_ddpm", "dpm"])
+def test_losses_are_weighed_in_the_mean_and_remembered_as_they_are(name: str) -> None:
+    """Weights of the kind 1 / p in what is remembered would make rare timesteps common, and common ones rare."""
+    described = registry.load(name).model
+    objective = {"objective": "vlb"} if name == "improved_ddpm" else {}
+    config = {"timesteps": 12, "widths": [4, 4], "importance": True, **objective}
+    ours: Any = trainer.build(described, SHAPE, build_config(described.config, config, name), 0)
+    ours.history.counts.fill_(10)
+    ours.history.losses.copy_(torch.rand(12, 10, generator=torch.Generator().manual_seed(0)) + 0.05)
+    t, weights = draw_timesteps(24, 12, context(0), ours.history)
+    assert float(weights.std()) > 0.1, "the premise: they are no equals"
+    noted: list[tuple[Tensor, Tensor]] = []
+    ours.history.note = lambda *args: noted.append(args)
+    total = ours.loss(Batch(images(24)), context(0)).total
+    (at, losses), *rest = noted
+    assert not rest
+    assert torch.equal(at, t)
+    torch.testing.assert_close(total, (weights * losses).mean())
 
 
 def test_an_interrupted_training_remembers_the_losses(tmp_path: Path) -> None:
@@ -285,6 +307,21 @@ def test_chains_of_10_and_4000_steps_train_sample_and_are_bounded(name: str, tim
     nats = image_nats(ours, x[:2], "vlb", Noise(0))
     assert nats.curves["L_t"].shape == (2, timesteps)
     assert bool((nats.parts["L_{t-1}"] > 0).all())
+
+
+@pytest.mark.parametrize("name", ["ddpm", "improved_ddpm", "dpm"])
+def test_a_network_is_drawn_from_at_the_times_that_it_was_trained_at(name: str) -> None:
+    described = registry.load(name).model
+    ours = trainer.build(described, SHAPE, build_config(described.config, {"timesteps": 10, "widths": [4, 4]}, name), 0)
+    assert isinstance(ours, GaussianDiffusion)
+    asked: list[Tensor] = []
+    ours.unet.register_forward_pre_hook(lambda module, args: asked.append(args[1]))
+    ours.phases()[0].loss(Batch(images(10)), context(0))
+    trained = asked[0].tolist()
+    asked.clear()
+    ours.eval().sample(1, Draw(), Noise(0))
+    assert trained == pytest.approx([float(time) for time in reversed(asked)])
+    assert trained == pytest.approx([100.0 * t for t in range(10)]), "whatever T is, times span the same range"
 
 
 @pytest.mark.parametrize("variance", ["beta", "beta_tilde", "learned", "analytic"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, sem
 from torch import Tensor
 
 from baselines import registry, trainer
@@ -209,6 +209,27 @@ def test_in_a_model_it_is_the_density_of_dequantised_images() -> None:
     assert float((nats.total - truth).mean()) == pytest.approx(0, abs=0.02)
     assert float(nats.standard_errors["trace"].max()) < 1e-3, "a diagonal Jacobian leaves the trace no variance"
     assert float(nats.changes["half the steps"].abs().max()) < 0.1
+
+
+def test_the_stated_change_is_what_half_the_steps_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, totals = ImageShape(1, 2, 2, 17), {}
+    model, x = small("ddpm", shape, timesteps=20), torch.tensor([0, 5, 9, 16], dtype=torch.uint8).view(1, 1, 2, 2)
+    for parameter in model.parameters():
+        parameter.data *= 4
+    for steps in (2, 4):
+        monkeypatch.setattr(gaussian_diffusion, "PF_ODE_STEPS", steps)
+        nats = image_nats(model, x, "pf_ode", Noise(9))
+        totals[steps] = nats.total
+    assert float((totals[2] - totals[4]).abs()) > 1e-3, "the premise: the solver's steps matter"
+    torch.testing.assert_close(nats.changes["half the steps"], totals[2] - totals[4])
+
+
+def test_the_stated_error_of_the_trace_is_that_of_the_probes_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape, each = ImageShape(1, 2, 2, 17), torch.tensor([[0.0, 1.0, 2.0, 5.0]])
+    monkeypatch.setattr(gaussian_diffusion, "log_density", lambda denoiser, y, probes, steps: each)
+    x = torch.zeros(1, *shape.chw, dtype=torch.uint8)
+    nats = image_nats(small("ddpm", shape, timesteps=20), x, "pf_ode", Noise(9))
+    assert float(nats.standard_errors["trace"]) == pytest.approx(sem(each[0].numpy()))
 
 
 @pytest.mark.parametrize("name", ["ddpm", "improved_ddpm", "dpm"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from baselines.contract import Batch, Context, Draw, Noise
+from baselines.data.likelihood import from_signed
 from baselines.diffusion.chain_model import no_network
 from baselines.diffusion.ddpm import Config as DdpmConfig
 from baselines.diffusion.ddpm import Ddpm
@@ -105,6 +108,17 @@ def test_one_step_to_the_target_ends_where_two_of_the_teachers_do(
         torch.testing.assert_close(by_one_step, end, rtol=1e-5, atol=1e-6)  # times are float32, as networks take them
 
 
+@pytest.mark.parametrize(("clip", "wanted"), [(True, 1.0), (False, 1.7)])
+def test_of_a_teacher_that_always_answers_one_image_the_target_is_that_image_clamped_if_asked(
+    clip: bool, wanted: float
+) -> None:
+    """Two steps of DDIM that predict one x_0 are one step that predicts it."""
+    grid, step = Grid(Denoiser(no_network, COSINE, "x0"), 3, torch.device("cpu")), torch.tensor([1, 2, 3])
+    x_t = Noise(2, dtype=torch.float64).normal("x", 3, (4, 1, 1))
+    found = grid.target(x_t, step, lambda x, times: torch.full_like(x, 1.7), clip)
+    torch.testing.assert_close(found, torch.full_like(x_t, wanted), rtol=1e-9, atol=1e-9)
+
+
 def test_the_targets_minimiser_samples_in_half_the_steps_what_the_teacher_samples() -> None:
     """A student that answers with the target everywhere draws the same images with half the calls."""
     steps = 4
@@ -166,6 +180,24 @@ def test_snr_plus_one_is_the_square_error_of_v() -> None:
     assert loss == pytest.approx(float(by_hand), rel=1e-3)
 
 
+@pytest.mark.parametrize("weighting", ["snr_plus_one", "truncated_snr"])
+def test_the_loss_is_the_square_error_of_x_0_by_the_weighting_asked_for(
+    weighting: Literal["snr_plus_one", "truncated_snr"],
+) -> None:
+    model, seen = taught(replace(SMALL, weighting=weighting)), list[tuple[Tensor, Tensor]]()
+    student = model.students.networks["8"]
+    student.register_forward_pre_hook(lambda module, args: seen.append(args))
+    loss = float(model.loss(Batch(images(16)), context(0.0)).total.detach())
+    x_t, time = seen[0]
+    grid = Grid(model.denoiser(8), 8, torch.device("cpu"))
+    step = torch.round((time + 1) * 8 / 1000).long()
+    with torch.no_grad():
+        wanted = grid.target(x_t, step, lambda x, t: model.students(x, t, 16), True)
+        error = grid.x_0(x_t, 2 * step, student) - wanted
+    by_hand = (grid.weight(2 * step, weighting) * error.square()).mean()
+    assert loss == pytest.approx(float(by_hand), rel=1e-4)
+
+
 # Rounds
 
 
@@ -223,6 +255,9 @@ def test_without_a_teacher_it_does_not_train() -> None:
         ({"prediction": "eps"}, r"prediction: expected the teacher's, 'eps', got 'v'"),
         ({"timesteps": 500}, r"timesteps: expected the teacher's, 500, got 1000"),
         ({"widths": (8, 16)}, "widths"),
+        ({"zero_terminal": True}, r"zero_terminal: expected the teacher's, True, got False"),
+        ({"schedule": "linear"}, "schedule"),
+        ({"attention": True}, "attention"),
     ],
 )
 def test_another_teacher_is_refused(changes: dict[str, object], message: str) -> None:
@@ -267,9 +302,22 @@ def test_draws_take_the_student_of_their_steps() -> None:
         ProgressiveDistillation.check_draw(SMALL, Draw(steps=2, eta=1.0))
 
 
-def test_a_teachers_copy_draws_what_the_teachers_own_ddim_draws() -> None:
-    """At 8 steps of T = 1000 trailing timesteps are whole numbers, and the samplers one and the same."""
-    model, source = taught(), teacher()
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_draw_is_clamped_where_it_asks_to_be(clip: bool) -> None:
+    model = taught()
+    model.finish(images(1), Noise(0))
+    x_T = Noise(0).normal("x_T", 3, SHAPE.chw)
+    with torch.no_grad():
+        asked, other = (from_signed(ddim_in(4, x_T, model.denoiser(4), c), 17) for c in (clip, not clip))
+    assert torch.equal(model.sample(3, Draw(steps=4, clip=clip), Noise(0)), asked)
+    assert not torch.equal(asked, other), "the premise: it matters"
+
+
+@pytest.mark.parametrize("timesteps", [1000, 200])
+def test_a_teachers_copy_draws_what_the_teachers_own_ddim_draws(timesteps: int) -> None:
+    """At 8 steps of such a T trailing timesteps are whole numbers, and the samplers one and the same."""
+    source, model = teacher(timesteps=timesteps), ProgressiveDistillation(SHAPE, replace(SMALL, timesteps=timesteps))
+    model.learn_from(source)
     x_T = Noise(0).normal("x_T", 3, SHAPE.chw)
     theirs = source.draw_x0(x_T, Draw("ddim", 8, spacing="trailing"), Noise(0))
     with torch.no_grad():

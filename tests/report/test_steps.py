@@ -232,6 +232,31 @@ def test_the_clock_finds_the_line_and_what_leaves_it() -> None:
     assert bent.worst > 0.2
 
 
+def test_the_clocks_line_and_power_are_those_of_numpy_and_scipy() -> None:
+    """Noisy times: weights 1 / seconds make relative errors; the power's interval is Student's t of the slope."""
+    x = np.array([5.0, 10.0, 20.0, 50.0, 100.0, 1000.0])
+    y = (0.3 + 0.01 * x) * np.exp(0.1 * np.random.default_rng(0).standard_normal(6))
+    found = fit("x", list(zip(x.tolist(), y.tolist(), strict=True)))
+    slope, start = np.polyfit(x, y, 1, w=1 / y)
+    assert (found.start, found.slope) == pytest.approx((start, slope), rel=1e-6)
+    assert found.worst == pytest.approx(float(np.abs((start + slope * x) / y - 1).max()), rel=1e-6)
+    line = stats.linregress(np.log(x), np.log(y))
+    half = line.stderr * stats.t(4).ppf(0.975)
+    assert found.power == pytest.approx((line.slope, line.slope - half, line.slope + half))
+
+
+def test_speeds_by_another_protocol_are_no_points_of_the_clock(tmp_path: Path) -> None:
+    sheet = write(tmp_path, as_published, {1000: every()})
+    at = next(i for i, row in enumerate(sheet.rows) if row.draw is not None and row.draw.steps == 10)
+    speed = sheet.rows[at].scores["images_per_s"]
+    odd = replace(speed, value=speed.value / 100, protocol='{"batch": 7}')
+    rows = list(sheet.rows)
+    rows[at] = replace(rows[at], scores={**rows[at].scores, "images_per_s": odd})
+    (whole,), (fewer,) = clocks(sheet), clocks(replace(sheet, rows=tuple(rows)))
+    assert len(fewer.points) == len(whole.points) - 1
+    assert fewer.worst < 1e-6
+
+
 def test_speeds_of_one_number_of_steps_make_no_clock(tmp_path: Path) -> None:
     assert clocks(write(tmp_path, as_published, {1000: [DRAWS["eta 0"][0], DRAWS["eta 1"][0]]})) == []
 
