@@ -1,9 +1,9 @@
 """MADE: an autoencoder whose weights are masked so that outputs see earlier inputs alone (Germain et al. 2015).
 
-arXiv:1502.03509: masks by degrees, strict at the output (eq. 13-14), several hidden layers, direct connections (sec.
-4.2), any order. The degrees of hidden units are spread evenly, where the paper draws them at random, and neither order
-nor masks change during training (secs. 4.1, 4.3). Beyond it: more levels than two. Departures for small data: dropout
-and averaged weights.
+arXiv:1502.03509: masks by degrees, strict at the output, several hidden layers, direct connections, any order (sec. 4).
+The degrees of hidden units are spread evenly, where the paper draws them at random, and neither order nor masks change
+during training (its order- and connectivity-agnostic variants). Beyond it: more levels than two. Departures for small
+data: dropout and averaged weights.
 """
 
 from __future__ import annotations

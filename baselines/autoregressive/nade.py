@@ -1,6 +1,6 @@
 """NADE: a hidden layer for each dimension, all with the same weights (Larochelle and Murray 2011, AISTATS).
 
-h_k = act(a_k), a_1 = c, a_{k+1} = a_k + W_k x_k, y_k = b_k + V_k h_k (eq. 8-11; arXiv:1605.02226, sec. 2): the running
+h_k = act(a_k), a_1 = c, a_{k+1} = a_k + W_k x_k, y_k = b_k + V_k h_k (also arXiv:1605.02226, sec. 2): the running
 activation makes an image cost O(DH). Of two levels P(x_k = 1) = sigmoid(y_k). Beyond it: more levels than two.
 Departures for small data: ReLU in place of the sigmoid, dropout of hidden units, and averaged weights.
 """

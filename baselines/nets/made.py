@@ -1,8 +1,8 @@
 """Layers masked by degrees, and a perceptron of them that is autoregressive (Germain et al. 2015, arXiv:1502.03509).
 
 The inputs have degrees 1 .. D in the model's order, hidden units degrees 1 .. D - 1. A hidden unit sees units of its
-own degree or less (eq. 13), an output those of a degree below its own (eq. 14): so outputs k depend on inputs before k
-alone. Units stand sorted by degree, so what a unit sees is always the first part of the layer below. Therefore
+own degree or less, an output those of a degree below its own (sec. 4, Algorithm 1): so outputs k depend on inputs
+before k alone. Units stand sorted by degree, so what a unit sees is always the first part of the layer below. Therefore
 sampling computes each unit once, when the last input that it sees is known: an image costs one pass of the network.
 """
 
@@ -67,7 +67,7 @@ class MaskedMlp(nn.Module):
         """D dimensions, the widths of the hidden layers, P outputs for each dimension.
 
         order: int64 (D,), which dimension is k-th; None: as they stand. features: numbers that encode a dimension.
-        direct: also a linear layer from inputs to outputs (sec. 4.2). dropout: of hidden units, after each layer.
+        direct: also a linear layer from inputs to outputs (sec. 4). dropout: of hidden units, after each layer.
         """
         super().__init__()
         self.dims, self.outputs, self.features = dims, outputs, features

@@ -235,7 +235,7 @@ def test_a_nade_of_two_levels_is_the_recursion_of_its_paper(activation: str) -> 
 
 
 def test_a_made_of_two_levels_is_the_masked_network_of_its_paper() -> None:
-    """Two hidden layers and direct connections, every weight asked by its degrees (eq. 13-14)."""
+    """Two hidden layers and direct connections, every weight asked by its degrees."""
     model = small("made", oracles.BINARY, {"direct": True}, perturb=1.0)
     assert isinstance(model, made.Made)
     degrees = [list(range(1, 10)), [1 + i * 8 // 40 for i in range(40)], [1 + i * 8 // 30 for i in range(30)]]
