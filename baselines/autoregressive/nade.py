@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from baselines.autoregressive.belief_net import BeliefNet, BeliefNetConfig, StepsOfNet
 from baselines.contract import ImageShape, Model
@@ -66,11 +67,14 @@ class RunningLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Block by block, so that of the B D H hidden values one block's exist at a time; so too in training."""
+        """Block by block, so that of the B D H hidden values one block's exist at a time; so too in training.
+
+        In training no gradient goes to x.
+        """
         batch, hidden = len(x), len(self.c)
-        keep = self.dropout(x.new_ones(batch, hidden)) if self.training and self.dropout.p > 0 else None
         block = max(1, _BLOCK // x.shape[2])
         if self.training:
+            keep = self.dropout(x.new_ones(batch, hidden)) if self.dropout.p > 0 else None
             y: Tensor = _Blocks.apply(x, self.w, self.v, self.c, keep, block, self.rectified)
             return (y + self.b[:, None]).permute(1, 2, 0)
         a, found = self.c.expand(batch, hidden), []
@@ -119,7 +123,9 @@ class _Blocks(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        assert not ctx.needs_input_grad[0], "x is data"
         x, w, v, starts, *keep = ctx.saved_tensors
         batch, dims, features = x.shape
         d_w, d_v = torch.empty_like(w), torch.empty_like(v)
