@@ -20,6 +20,9 @@ from baselines.nets.made import MaskedMlp
 class Config(BeliefNetConfig):
     """How levels are seen and told, and the optimiser; the defaults are tuned for 8x8 digits."""
 
+    input_dropout: float = 0.05
+    lr: float = 1e-2
+
 
 class Fvsbn(BeliefNet):
     """A perceptron without hidden layers whose weights see earlier dimensions alone."""

@@ -33,7 +33,9 @@ class Config(BeliefNetConfig):
     activation: Literal["relu", "silu"] = "relu"  # relu is the paper's
     order: Literal["natural", "random"] = "natural"  # of the pixels; colours within a pixel stay R, G, B
     order_seed: int = 0  # of the random order
-    dropout: float = 0.3  # of hidden units
+    dropout: float = 0.6  # of hidden units
+    input_dropout: float = 0.1
+    lr: float = 6e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()

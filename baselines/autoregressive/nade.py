@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from baselines.autoregressive.belief_net import BeliefNet, BeliefNetConfig, StepsOfNet
+from baselines.autoregressive.belief_net import BeliefNet, BeliefNetConfig, InputName, StepsOfNet
 from baselines.contract import ImageShape, Model
 from baselines.errors import UserError
 
@@ -27,7 +27,9 @@ class Config(BeliefNetConfig):
 
     hidden: int = 500  # H
     activation: Literal["relu", "sigmoid"] = "relu"  # sigmoid is the paper's
-    dropout: float = 0.3  # of hidden units, the same ones for all dimensions of an image
+    dropout: float = 0.75  # of hidden units, the same ones for all dimensions of an image
+    inputs: InputName = "ladder"
+    lr: float = 2e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
