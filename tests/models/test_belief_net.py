@@ -285,7 +285,7 @@ def test_a_nade_in_training_has_the_values_and_gradients_that_autograd_has(
 
 
 def test_dropout_of_a_nade_has_the_right_gradient_and_is_of_whole_units_of_an_image() -> None:
-    model = small("nade", ImageShape(1, 1, 11, 3), {"dropout": 0.5, "activation": "sigmoid"})
+    model = small("nade", ImageShape(1, 1, 11, 3), {"dropout": 0.5, "activation": "sigmoid", "inputs": "scaled"})
     assert isinstance(model, nade.Nade)
     model.train()
     net, x = model.net, torch.rand(3, 11, 1, dtype=torch.float64)
