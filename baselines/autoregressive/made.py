@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from baselines.autoregression import raster_order
 from baselines.autoregressive.belief_net import BeliefNet, BeliefNetConfig, StepsOfNet
-from baselines.contract import ImageShape, Model
+from baselines.contract import ImageShape, Model, Training
 from baselines.errors import UserError
 from baselines.nets.made import MaskedMlp
 
@@ -28,14 +28,15 @@ _ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU}
 class Config(BeliefNetConfig):
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    hidden: tuple[int, ...] = (500, 500)  # widths of the hidden layers
-    direct: bool = True  # linear connections from inputs to outputs
+    hidden: tuple[int, ...] = (2000,)  # widths of the hidden layers
+    direct: bool = False  # linear connections from inputs to outputs
     activation: Literal["relu", "silu"] = "relu"  # relu is the paper's
     order: Literal["natural", "random"] = "natural"  # of the pixels; colours within a pixel stay R, G, B
     order_seed: int = 0  # of the random order
     dropout: float = 0.6  # of hidden units
-    input_dropout: float = 0.1
-    lr: float = 6e-3
+    weight_decay: float = 0.1
+    lr: float = 3e-3
+    training: Training = Training(batch_size=32)
 
     def __post_init__(self) -> None:
         super().__post_init__()
