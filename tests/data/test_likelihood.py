@@ -77,6 +77,63 @@ def test_gradients_are_finite_everywhere(log_p: Discretised, law: ModuleType, le
     assert bool(torch.isfinite(mean.grad).all() and torch.isfinite(log_scale.grad).all())
 
 
+def some_mixtures(k: int, n: int, dtype: torch.dtype, log_scale: tuple[float, float] = (-7, 2)) -> list[Tensor]:
+    """log_weights, mean and log_scale (n, K, 3) of random mixtures; means leave [-1, 1]."""
+    generator = torch.Generator().manual_seed(k)
+    weights, mean = (torch.randn(n, k, 3, generator=generator, dtype=dtype) for _ in range(2))
+    low, high = log_scale
+    return [3 * weights, 1.5 * mean, low + (high - low) * torch.rand(n, k, 3, generator=generator, dtype=dtype)]
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("k", [1, 2, 5, 10])
+def test_a_mixtures_levels_sum_to_one_in_float32_down_to_log_scale_minus_7(k: int, levels: int) -> None:
+    for narrowest in ((-7.0, 2.0), (-7.0, -6.9)):
+        log_p = likelihood.logistic_mixture_levels(*some_mixtures(k, 500, torch.float32, narrowest), levels)
+        assert (log_p.shape, log_p.dtype) == ((500, levels, 3), torch.float32)
+        assert (log_p.double().exp().sum(1) - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_a_mixture_of_one_is_the_discretised_logistic_whatever_its_weight(levels: int) -> None:
+    log_weights, mean, log_scale = some_mixtures(1, 200, torch.float64)
+    x = torch.randint(levels, (200, 3), generator=torch.Generator().manual_seed(0))
+    alone = likelihood.discretised_logistic(x, mean[:, 0], log_scale[:, 0], levels)
+    torch.testing.assert_close(likelihood.logistic_mixture(x, log_weights, mean, log_scale, levels), alone)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_a_mixture_is_scipys_logistics_weighted_by_the_softmax(levels: int) -> None:
+    log_weights, mean, log_scale = some_mixtures(4, 5, torch.float64, (-3, 1))
+    found = likelihood.logistic_mixture_levels(log_weights, mean, log_scale, levels).exp().numpy()
+    weights = np.exp(log_weights.numpy()) / np.exp(log_weights.numpy()).sum(1, keepdims=True)
+    for i, j in np.ndindex(5, 3):
+        of = [(float(mean[i, m, j]), float(log_scale[i, m, j])) for m in range(4)]
+        laws = [scipy_log_p(scipy.stats.logistic, *parameters, levels) for parameters in of]
+        expected = sum(weights[i, m, j] * np.exp(law) for m, law in enumerate(laws))
+        np.testing.assert_allclose(found[i, :, j], expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_a_mixture_of_the_levels_that_are_there_is_that_of_every_level_picked(levels: int) -> None:
+    mixtures = some_mixtures(3, 100, torch.float64)
+    x = torch.randint(levels, (100, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    every = likelihood.logistic_mixture_levels(*mixtures, levels)
+    torch.testing.assert_close(
+        likelihood.logistic_mixture(x, *mixtures, levels), every.gather(1, x.long()[:, None])[:, 0]
+    )
+
+
+def test_the_gradient_of_a_mixture_is_finite_at_the_narrowest_scale_and_far_off() -> None:
+    parameters = [p.requires_grad_() for p in some_mixtures(3, 50, torch.float32, (-7, -6))]
+    x = torch.randint(256, (50, 3), generator=torch.Generator().manual_seed(0))
+    likelihood.logistic_mixture(x, *parameters, 256).sum().backward()
+    for parameter in parameters:
+        assert parameter.grad is not None
+        assert bool(torch.isfinite(parameter.grad).all())
+        assert float(parameter.grad.abs().max()) > 0
+
+
 @pytest.mark.parametrize("alpha", [1e-6, 0.01, 0.05])
 def test_logit_inverts_and_its_log_det_is_autograds(alpha: float) -> None:
     y = torch.rand(4, 1, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
