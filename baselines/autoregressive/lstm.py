@@ -133,13 +133,13 @@ class Memory(ABC):
         shape, first = net.shape, net.first
         self.row = self.column = -1
         self.reach = first.reach
-        size = (n, shape.channels, shape.height + self.reach, shape.width + 2 * self.reach)
+        size = (n, shape.channels, shape.height + self.reach, net.columns + 2 * self.reach)
         self.pixels = first.weight.new_zeros(size)  # on the scale that the first layer sees; 0 off the image
         self.kernel = (first.weight * first.mask).flatten(1).T.contiguous()
         self.kernel_bias = first.bias
         self.widen = [layer.widen.masked().T.contiguous() for layer in net.lstm_layers]
         self.head = [(layer.masked().T.contiguous(), layer.bias) for layer in (net.hidden, net.logits)]
-        self.places = None if net.places is None else net.places.bias.view(shape.height, shape.width, -1)
+        self.places = None if net.places is None else net.places.bias.view(shape.height, net.columns, -1)
 
     @abstractmethod
     def begin_row(self) -> None:
@@ -150,12 +150,11 @@ class Memory(ABC):
         """Hidden states (n, h) of a layer at (row, column) from its inputs (n, 2h) there; kept for later pixels."""
 
     def keep(self, x: Tensor) -> None:
-        """The scaled colours (n, C) of the pixel at (row, column)."""
+        """The scaled colours (n, C) of the pixel at (row, column); of those that follow, anything."""
         self.pixels[:, :, self.row + self.reach, self.column + self.reach] = x
 
-    def features(self, x: Tensor) -> Tensor:
-        """The first layer's features (n, 2h) at (row, column), whose scaled colours so far are x (n, C)."""
-        self.keep(x)
+    def features(self) -> Tensor:
+        """The first layer's features (n, 2h) at (row, column)."""
         reach = self.reach
         patch = self.pixels[:, :, self.row : self.row + reach + 1, self.column : self.column + 2 * reach + 1]
         h = torch.addmm(self.kernel_bias, patch.flatten(1), self.kernel)
@@ -165,12 +164,16 @@ class Memory(ABC):
 class PixelRnnNet(nn.Module, ABC):
     """The logits of P(x_i | x_<i) for every pixel and colour at once."""
 
+    margin = 0
+    """Columns beyond the right edge at which there are features too, though no pixels."""
+
     def __init__(self, shape: ImageShape, config: LstmConfig, layers: Sequence[LstmLayer]) -> None:
         super().__init__()
         self.shape = shape
+        self.columns = shape.width + self.margin
         wide, _ = groups(shape, config)
         self.first = MaskedConv2d(shape.channels, len(wide), config.first_kernel, "A", shape.channels)
-        self.places = Places(shape.height * shape.width, len(wide)) if config.positions else None
+        self.places = Places(shape.height * self.columns, len(wide)) if config.positions else None
         self.layers = nn.ModuleList(layers)
         self.hidden = MaskedLinear(wide, wide)
         self.dropout = FeatureDropout(config.dropout)
@@ -196,22 +199,35 @@ class PixelRnnNet(nn.Module, ABC):
         return to_signed(x, self.shape.levels).to(self.first.weight.dtype)
 
     def _image(self, x: Tensor) -> Tensor:
-        h: Tensor = self.first(x).permute(2, 3, 0, 1).flatten(0, 1).contiguous()
+        h: Tensor = self.first(F.pad(x, (0, self.margin))).permute(2, 3, 0, 1).flatten(0, 1).contiguous()
         if self.places is not None:
             h = self.places(h)
         for layer in self.layers:
             h = layer(h)
+        if self.margin:
+            h = h.view(-1, self.columns, *h.shape[1:])[:, : -self.margin].flatten(0, 1)
         logits: Tensor = self.logits(self.dropout(self.hidden(h.relu()).relu()))
         return logits
 
     def _pixel(self, x: Tensor, memory: Memory) -> Tensor:
-        h = memory.features(x)
-        for index, layer in enumerate(self.lstm_layers):
-            widened = torch.addmm(layer.widen.bias, memory.states(index, h), memory.widen[index])
-            h = h + widened
+        memory.keep(x)
+        h = self._last_features(memory)
         for weight, bias in memory.head:
             h = torch.addmm(bias, h.relu(), weight)
         return h
+
+    def _last_features(self, memory: Memory) -> Tensor:
+        h = memory.features()
+        for index, layer in enumerate(self.lstm_layers):
+            widened = torch.addmm(layer.widen.bias, memory.states(index, h), memory.widen[index])
+            h = h + widened
+        return h
+
+    def finish_row(self, memory: Memory) -> None:
+        """The states beyond the right edge."""
+        for column in range(self.shape.width, self.columns):
+            memory.column = column
+            self._last_features(memory)
 
 
 class PixelRnn(Autoregressive):
@@ -271,3 +287,5 @@ class PixelSteps:
         self.pixel[:, colour, 0, 0] = value
         if colour == self.colours - 1:
             self.memory.keep(self.net.scaled(self.pixel)[:, :, 0, 0])
+            if self.memory.column == self.width - 1:
+                self.net.finish_row(self.memory)

@@ -4,8 +4,10 @@ As in its Table 1: a 7x7 convolution of mask A, residual LSTM layers, two 1x1 la
 each colour in turn. A layer's input-to-state convolution is 1x1 of mask B; its state-to-state convolution is 2x1 on
 the skewed map, that is, on the pixels to the left and above, so that one layer sees all that lies left of and above a
 pixel. The same is done from the right edge, on the mirrored map, and the result is moved one row down before it is
-added, lest a pixel see those to its right. Together nothing that precedes a pixel is hidden from it. Departures for
-small data: learned biases for each position, dropout of whole features, and averaged weights.
+added, lest a pixel see those to its right. Together nothing that precedes a pixel is hidden from it, but for one thing
+that the paper does not speak of: mask A hides the last pixel of a row from all features of that row. So there is one
+more column of features at the right edge, from which the pass from the right begins. Departures for small data:
+learned biases for each position, dropout of whole features, and averaged weights.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from baselines.autoregressive.lstm import (
 )
 from baselines.contract import ImageShape, Model
 
+MARGIN = 1  # columns of features beyond the right edge
+
 
 @dataclass(frozen=True)
 class Config(LstmConfig):
@@ -42,8 +46,8 @@ class DiagonalLayer(LstmLayer):
 
     def __init__(self, shape: ImageShape, config: LstmConfig) -> None:
         super().__init__(shape, config)
-        size = shape.height, shape.width
-        self.row = shape.width
+        self.row = shape.width + MARGIN
+        size = shape.height, self.row
         self.plan = diagonals(*size)
         orders = torch.stack([diagonal_order(*size), diagonal_order(*size, flipped=True)])
         self.register_buffer("orders", orders, persistent=False)  # raster places along the diagonals
@@ -71,6 +75,8 @@ class DiagonalLayer(LstmLayer):
 class DiagonalNet(PixelRnnNet):
     """Diagonal BiLSTM layers between the first and the last layers of a PixelRNN."""
 
+    margin = MARGIN
+
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__(shape, config, [DiagonalLayer(shape, config) for _ in range(config.layers)])
 
@@ -85,7 +91,7 @@ class DiagonalMemory(Memory):
     def __init__(self, net: DiagonalNet, n: int) -> None:
         super().__init__(net, n)
         layers = [layer for layer in net.layers if isinstance(layer, DiagonalLayer)]
-        width, wide, narrow = net.shape.width, len(layers[0].wide), len(layers[0].narrow)
+        width, wide, narrow = net.columns, len(layers[0].wide), len(layers[0].narrow)
         weights, biases = zip(*(layer.input_weights() for layer in layers), strict=True)
         from_input = torch.stack(weights, 1)  # (2, layers, 2h, 4h)
         beside, above = torch.stack([torch.stack(tuple(layer.before)) for layer in layers], 1).chunk(2, 2)

@@ -28,8 +28,8 @@ DOUBLE = Noise(3, dtype=torch.float64)
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "pixelcnn": {"width": 12, "blocks": 2},
-    "pixelrnn_diagonal": {"width": 12, "layers": 2},
-    "pixelrnn_row": {"width": 12, "layers": 2},
+    "pixelrnn_diagonal": {"width": 24, "layers": 2},
+    "pixelrnn_row": {"width": 24, "layers": 2},
 }
 """Sizes for tests where the default takes long."""
 
