@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -84,11 +83,13 @@ def lattice_lstm(gates: Tensor, weight: Tensor, plan: Plan) -> Tensor:
 
 
 def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """One pixel's hidden and cell state (..., h) by eq. 3, from its gates (..., 4 h) and the cell state before."""
-    size = cell.shape[-1]
-    output, forget, write = gates[..., : 3 * size].sigmoid().chunk(3, -1)
-    cell = torch.addcmul(write * gates[..., 3 * size :].tanh(), forget, cell)
-    return output * cell.tanh(), cell
+    """One step's hidden and cell states (..., h) by eq. 3, from its gates (..., 4 h) and the cell states before.
+
+    The gates are overwritten.
+    """
+    output, forget, write, content = _activate(gates).chunk(4, -1)
+    cell = torch.addcmul(write * content, forget, cell)
+    return output * _tanh(cell, out=torch.empty_like(cell)), cell
 
 
 def arranged(x: Tensor, orders: Tensor, places: Tensor) -> Tensor:
@@ -120,31 +121,30 @@ class _Arranged(torch.autograd.Function):
 class _Lattice(torch.autograd.Function):
     """Beside the hidden states it returns what its gradient needs: what each pixel saw, its gates and cell states."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(gates: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, ...]:
-        directions, pixels, batch, size = *gates.shape[:3], gates.shape[3] // 4
-        seen = gates.new_zeros(directions, pixels, batch, weight.shape[1])
-        before = gates.new_zeros(directions, pixels, batch, size)  # the cell states that go on
-        act = torch.empty_like(gates, memory_format=torch.contiguous_format)
-        cell, shown, hidden = (torch.empty_like(before) for _ in range(3))
+        *outer, size = *gates.shape[:3], gates.shape[3] // 4
+        seen = gates.new_empty(
+            *outer, weight.shape[1]
+        )  # hidden states of the neighbours, as the convolution takes them
+        before = gates.new_zeros(*outer, size)  # the cell states that go on
+        act = gates.new_empty(gates.shape)
+        shown, hidden = torch.empty_like(before), torch.empty_like(before)  # tanh(c), h
+        cell = before
         for step, previous in _with_previous(plan):
             now = slice(step.begin, step.end)
-            for tap in range(len(step.taps)) if previous else ():
-                to, of = step.reach(tap, previous)
-                seen[:, to, :, tap * size : (tap + 1) * size] = hidden[:, of]
-                if tap == step.cell:
-                    before[:, to] = cell[:, of]
-            for d in range(directions):
-                rows_of = (tensor[d, now].flatten(0, 1) for tensor in (gates, seen, act))
-                given, states, out = rows_of
-                torch.addmm(given, states, weight[d], out=out)
-            act[:, now, :, : 3 * size].sigmoid_()
-            act[:, now, :, 3 * size :].tanh_()
-            output, forget, write, content = act[:, now].chunk(4, -1)
-            torch.mul(write, content, out=cell[:, now]).addcmul_(forget, before[:, now])
-            torch.tanh(cell[:, now], out=shown[:, now])
+            _look(seen, hidden, step, previous)
+            if previous is not None:
+                to, of = step.reach(step.cell, previous)
+                before[:, to] = cell[:, of.start - previous.begin : of.stop - previous.begin]
+            for given, states, state_to_state, out in zip(gates, seen, weight, act, strict=True):
+                torch.addmm(
+                    given[now].flatten(0, 1), states[now].flatten(0, 1), state_to_state, out=out[now].flatten(0, 1)
+                )
+            activated = _activate(act[:, now])
+            output, forget, write, content = activated.chunk(4, -1)
+            cell = torch.addcmul(write * content, forget, before[:, now])
+            _tanh(cell, out=shown[:, now])
             torch.mul(output, shown[:, now], out=hidden[:, now])
         return hidden, seen, act, before, shown
 
@@ -152,44 +152,114 @@ class _Lattice(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         _, weight, ctx.plan = inputs
         ctx.mark_non_differentiable(*output[1:])
-        ctx.save_for_backward(weight, *output[1:])
+        ctx.save_for_backward(weight, *output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Step by step from the last; nothing is written in place, so that it can be mapped over many gradients."""
-        weight, seen, act, before, shown = ctx.saved_tensors
-        plan, back = ctx.plan, weight.transpose(1, 2)
-        output, forget, write, content = act.chunk(4, -1)
-        to_output = shown * output * (1 - output)  # d hidden / d o; below: d cell / d (f, i, g), d hidden / d cell
-        factors = (before * forget * (1 - forget), content * write * (1 - write), write * (1 - content * content))
-        to_gates = torch.cat(factors, -1)
-        to_cell = output * (1 - shown * shown)
-        found: list[Tensor] = []
-        of_hidden, of_cell = grads[0][:, plan[-1].begin : plan[-1].end], None
+        return (*_LatticeGradient.apply(grads[0], *ctx.saved_tensors, ctx.plan), None)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+        return _one_by_one(_Lattice, info, in_dims, arguments)
+
+
+class _LatticeGradient(torch.autograd.Function):
+    """Step by step from the last. It has no gradient of its own, so that asking for a second derivative is an error."""
+
+    @staticmethod
+    def forward(
+        grad: Tensor,
+        weight: Tensor,
+        hidden: Tensor,
+        seen: Tensor,
+        act: Tensor,
+        before: Tensor,
+        shown: Tensor,
+        plan: Plan,
+    ) -> tuple[Tensor, Tensor]:
+        size, back = hidden.shape[-1], weight.transpose(1, 2).contiguous()
+        to_output, to_cell, to_gates, forget = _factors(hidden, act, before, shown)
+        of_hidden, of_cell = grad.clone(memory_format=torch.contiguous_format), torch.zeros_like(hidden)
+        of_gates, reached = torch.empty_like(act), torch.empty_like(seen)
         for step, previous in reversed(list(_with_previous(plan))):
             now = slice(step.begin, step.end)
-            inner = of_hidden * to_cell[:, now]
-            inner = inner if of_cell is None else inner + of_cell
-            threefold = torch.cat((inner, inner, inner), -1) * to_gates[:, now]
-            found.append(torch.cat((of_hidden * to_output[:, now], threefold), -1))
-            if previous:
-                reached = (found[-1].flatten(1, 2) @ back).view(len(back), step.end - step.begin, -1, back.shape[2])
-                of_hidden = grads[0][:, previous.begin : previous.end]
-                for tap, part in enumerate(reached.chunk(len(step.taps), -1)):
-                    of_hidden = of_hidden + _handed_back(part, step, previous, tap)
-                of_cell = _handed_back(inner * forget[:, now], step, previous, step.cell)
-        of_gates = torch.cat(found[::-1], 1)
-        of_weight = seen.flatten(1, 2).transpose(1, 2) @ of_gates.flatten(1, 2)
-        return of_gates, of_weight, None
+            inner, found = of_cell[:, now], of_gates[:, now]
+            inner.addcmul_(of_hidden[:, now], to_cell[:, now])
+            torch.mul(of_hidden[:, now], to_output[:, now], out=found[..., :size])
+            threefold = found[..., size:].view(*found.shape[:3], 3, size)
+            torch.mul(inner.unsqueeze(-2), to_gates[:, now], out=threefold)
+            if previous is None:
+                break
+            for given, weights, out in zip(of_gates, back, reached, strict=True):
+                torch.mm(given[now].flatten(0, 1), weights, out=out[now].flatten(0, 1))
+            for tap in range(len(step.taps)):
+                to, of = step.reach(tap, previous)
+                of_hidden[:, of] += reached[:, to, :, tap * size : (tap + 1) * size]
+            to, of = step.reach(step.cell, previous)
+            torch.mul(of_cell[:, to], forget[:, to], out=of_cell[:, of])
+        return of_gates, seen.flatten(1, 2).transpose(1, 2) @ of_gates.flatten(1, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+        return _one_by_one(_LatticeGradient, info, in_dims, arguments)
 
 
-def _handed_back(grad: Tensor, step: Step, previous: Step, tap: int) -> Tensor:
-    """What a tap's gradient (D, step, B, h) is to the pixels of the step before, (D, previous, B, h)."""
-    to, of = step.reach(tap, previous)
-    kept = grad[:, to.start - step.begin : to.stop - step.begin]
-    margins = (of.start - previous.begin, previous.end - of.stop)
-    return kept if margins == (0, 0) else F.pad(kept, (0, 0, 0, 0, *margins))
+def _look(seen: Tensor, hidden: Tensor, step: Step, previous: Step | None) -> None:
+    """Write what the taps of a step's pixels show: states of the step before, and 0 off the image."""
+    size = hidden.shape[-1]
+    if previous is None:
+        seen[:, step.begin : step.end] = 0
+        return
+    for tap in range(len(step.taps)):
+        to, of = step.reach(tap, previous)
+        shown = seen[..., tap * size : (tap + 1) * size]
+        shown[:, to] = hidden[:, of]
+        shown[:, step.begin : to.start] = 0
+        shown[:, to.stop : step.end] = 0
 
 
-def _with_previous(plan: Plan) -> Iterator[tuple[Step, Any]]:
+def _activate(gates: Tensor) -> Tensor:
+    """sigmoid(o, f, i), tanh(g), in place."""
+    content = gates[..., 3 * (gates.shape[-1] // 4) :]
+    content.mul_(2)
+    gates.sigmoid_()
+    content.mul_(2).sub_(1)
+    return gates
+
+
+def _tanh(x: Tensor, out: Tensor) -> Tensor:
+    """By the sigmoid, since torch's own tanh takes ten times as long on a CPU."""
+    return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
+
+
+def _factors(hidden: Tensor, act: Tensor, before: Tensor, shown: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """dh/do, dh/dc, dc/d(f, i, g) (..., 3, h) before the activations, and f."""
+    output, forget, write, content = act.chunk(4, -1)
+    to_gates = act.new_empty(*act.shape[:3], 3, hidden.shape[-1])
+    kept, written = before * forget, write * content
+    torch.addcmul(kept, kept, forget, value=-1, out=to_gates[..., 0, :])
+    torch.addcmul(written, written, write, value=-1, out=to_gates[..., 1, :])
+    torch.addcmul(write, written, content, value=-1, out=to_gates[..., 2, :])
+    return (
+        torch.addcmul(hidden, hidden, output, value=-1),
+        torch.addcmul(output, hidden, shown, value=-1),
+        to_gates,
+        forget,
+    )
+
+
+def _one_by_one(function: Any, info: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:
+    """A function mapped over a dimension, one call each."""
+    found = []
+    for index in range(info.batch_size):
+        chosen = [a.select(d, index) if isinstance(d, int) else a for a, d in zip(arguments, in_dims, strict=True)]
+        found.append(function.apply(*chosen))
+    return tuple(map(torch.stack, zip(*found, strict=True))), (0,) * len(found[0])
+
+
+def _with_previous(plan: Plan) -> Iterator[tuple[Step, Step | None]]:
     return zip(plan, (None, *plan[:-1]), strict=True)

@@ -56,7 +56,7 @@ class RowLayer(LstmLayer):
         """Inputs (pixels, B, 2h) to hidden states (pixels, B, h)."""
         left = F.pad(x.view(self.height, self.width, *x.shape[1:]), (0, 0, 0, 0, 1, 0))[:, :-1].flatten(0, 1)
         gates = torch.cat((left, x), -1) @ self.input_weights() + self.centre.bias
-        return lattice_lstm(gates[None], self.above[None], self.plan)[0]
+        return lattice_lstm(gates[None], self.above[None], self.plan).squeeze(0)
 
 
 class RowNet(PixelRnnNet):
