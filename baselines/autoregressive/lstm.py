@@ -42,6 +42,8 @@ class LstmConfig:
             raise UserError(f"pixelrnn: expected an odd first_kernel >= 3, got {self.first_kernel}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"pixelrnn: expected dropout in [0, 1), got {self.dropout}")
+        if not self.lr > 0 or not 0 <= self.warmup <= 1:
+            raise UserError(f"pixelrnn: expected lr > 0 and warmup in [0, 1], got {self.lr} and {self.warmup}")
 
 
 class MaskedLinear(nn.Module):
