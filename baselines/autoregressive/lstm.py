@@ -26,8 +26,8 @@ from baselines.nets.masked import MaskedConv2d, colour_groups
 class LstmConfig:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    width: int = 96  # features of the residual stream, 2h in the paper; rounded up to an even share for each colour
-    layers: int = 4
+    width: int = 64  # features of the residual stream, 2h in the paper; rounded up to an even share for each colour
+    layers: int = 3
     first_kernel: int = 7  # of the convolution with mask A
     positions: bool = True  # learned biases for each position
     dropout: float = 0.25  # of features, after each recursion and before the logits
