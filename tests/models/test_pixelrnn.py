@@ -261,6 +261,39 @@ def test_a_masked_layer_lets_a_colour_see_those_up_to_its_own() -> None:
     assert torch.equal(layer.masked() != 0, torch.ones(3, 3).tril().bool().repeat_interleave(2, 1))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layer_adds_to_its_input_which_alone_is_left_where_nothing_is_added(name: str) -> None:
+    layer: RowLayer | DiagonalLayer = row_layer(RGB) if name == "pixelrnn_row" else diagonal_layer(RGB)
+    columns = RGB.width + (pixelrnn_diagonal.MARGIN if name == "pixelrnn_diagonal" else 0)
+    x = torch.randn(RGB.height * columns, 2, len(layer.wide), dtype=torch.float64)
+    added = F.linear(layer.states(x), layer.widen.weight * layer.widen.mask, layer.widen.bias)
+    torch.testing.assert_close(layer(x), x + added)
+    assert added.shape[-1] == 2 * len(layer.narrow), "upsampled from h to 2h"
+    for parameter in layer.widen.parameters():
+        parameter.data.zero_()
+    assert torch.equal(layer(x), x)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_layer_sees_a_window_of_seven_by_seven_before_the_pixel(name: str) -> None:
+    model = small(name, ImageShape(1, 9, 9, 5))
+    x = torch.randn(1, 1, 9, 9, dtype=torch.float64)
+    seen = jacrev(lambda v: model.net.first(v)[0, :, 4, 4])(x).abs().sum((0, 1, 2)) > 0
+    expected = torch.zeros(9, 9, dtype=torch.bool)
+    expected[1:4, 1:8] = expected[4, 1:4] = True
+    assert torch.equal(seen, expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_drops_whole_features_of_an_image_and_keeps_their_mean(name: str) -> None:
+    layer = small(name, WIDE, dropout=0.5).net.dropout.train()
+    h = layer(torch.ones(7, 400, 12))
+    assert torch.equal(h, h[:1].expand_as(h)), "at all pixels alike"
+    assert set(h.unique().tolist()) == {0.0, 2.0}
+    assert float(h.mean()) == pytest.approx(1, abs=0.1)
+    assert torch.equal(layer.eval()(h), h)
+
+
 # Sampling
 
 
