@@ -124,9 +124,7 @@ class _Lattice(torch.autograd.Function):
     @staticmethod
     def forward(gates: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, ...]:
         *outer, size = *gates.shape[:3], gates.shape[3] // 4
-        seen = gates.new_empty(
-            *outer, weight.shape[1]
-        )  # hidden states of the neighbours, as the convolution takes them
+        seen = gates.new_empty(*outer, weight.shape[1])  # the neighbours' h, as the convolution takes them
         before = gates.new_zeros(*outer, size)  # the cell states that go on
         act = gates.new_empty(gates.shape)
         shown, hidden = torch.empty_like(before), torch.empty_like(before)  # tanh(c), h

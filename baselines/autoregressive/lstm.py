@@ -96,15 +96,15 @@ class FeatureDropout(nn.Module):
 class LstmLayer(nn.Module, ABC):
     """A residual layer: 2h -> h by the recursion, h -> 2h by 1x1 of mask B (Fig. 5, right)."""
 
-    @abstractmethod
-    def states(self, x: Tensor) -> Tensor:
-        """Inputs (pixels, B, 2h) to hidden states (pixels, B, h), pixels in raster order."""
-
     def __init__(self, shape: ImageShape, config: LstmConfig) -> None:
         super().__init__()
         self.wide, self.narrow = groups(shape, config)
         self.dropout = FeatureDropout(config.dropout)
         self.widen = MaskedLinear(self.narrow, self.wide)
+
+    @abstractmethod
+    def states(self, x: Tensor) -> Tensor:
+        """Inputs (pixels, B, 2h) to hidden states (pixels, B, h), pixels in raster order."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(pixels, B, 2h) to the same."""
@@ -193,7 +193,7 @@ class PixelRnnNet(nn.Module, ABC):
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         """Levels (B, C, H, W) to logits (H W, B, C, levels); with a memory, of its pixel alone (H = W = 1)."""
         scaled = self.scaled(x)
-        h = self._pixel(scaled[:, :, 0, 0], memory)[None] if memory else self._image(scaled)
+        h = self._pixel(scaled[:, :, 0, 0], memory)[None] if memory is not None else self._image(scaled)
         return h.view(*h.shape[:2], self.shape.channels, self.shape.levels)
 
     def scaled(self, x: Tensor) -> Tensor:

@@ -103,11 +103,9 @@ class DiagonalMemory(Memory):
         self.from_input_right = from_input[1]
         new = self.pixels.new_zeros
         self.inputs = new(len(layers), width, n, wide)
-        self.left = new(
-            len(layers), width + 1, n, narrow
-        )  # of this row, above it while a row begins; place 0 is left of it
+        self.left = new(len(layers), width + 1, n, narrow)  # of this row, above it while a row begins
         self.right = new(len(layers), width, n, narrow)  # of the row above
-        self.cells = new(len(layers), width + 1, n, narrow)
+        self.cells = new(len(layers), width + 1, n, narrow)  # of `left`; place 0 of both is left of the image
         self.gates_above = new(len(layers), width, n, 4 * narrow)
 
     def begin_row(self) -> None:
