@@ -28,10 +28,12 @@ DOUBLE = Noise(3, dtype=torch.float64)
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "pixelcnn": {"width": 12, "blocks": 2},
+    "pixelrnn_diagonal": {"width": 24, "layers": 2},
+    "pixelrnn_row": {"width": 24, "layers": 2},
 }
 """Sizes for tests where the default takes long."""
 
-CONTEXT = {"pixelcnn": 0.7}
+CONTEXT = {"pixelcnn": 0.7, "pixelrnn_row": 0.7}
 """The least share of the allowed context that a model whose masks have a blind spot must see; all others see it all."""
 
 
