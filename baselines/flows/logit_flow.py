@@ -30,7 +30,7 @@ from baselines.nets.couplings import Flow
 class LogitFlow(GenerativeModel, Trains, HasDensity, HasLatent):
     """log p(y) = log N(f(logit y)) + log|det df| + log|det dlogit|, exactly, for continuous y.
 
-    A subclass gives `flow`, from (B, C, H, W) to flat (B, CHW).
+    The flow maps (B, C, H, W) to flat (B, CHW).
     """
 
     averaged: ClassVar[tuple[str, ...]] = ("flow",)

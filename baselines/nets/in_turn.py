@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from baselines.nets.made import MaskedMlp
 
@@ -83,9 +84,14 @@ class _InTurn(torch.autograd.Function):
 
 
 def _arrays(tensors: Sequence[Tensor]) -> list[Any]:
-    """On a CPU the same memory as numpy's, since a call of numpy costs a tenth of one of torch."""
+    """On a CPU the same memory as numpy's, whose small calls cost a fraction of torch's.
+
+    Not while torch is asked to note what it does, as when floating-point operations are counted.
+    """
     plain = all(x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) for x in tensors)
-    return [x.detach().numpy() for x in tensors] if plain else [x.detach() for x in tensors]
+    if plain and not is_in_torch_dispatch_mode():
+        return [x.detach().numpy() for x in tensors]
+    return [x.detach() for x in tensors]
 
 
 def _library(array: Any) -> Any:
