@@ -18,8 +18,8 @@ from baselines.nets.couplings import (
     FactorOut,
     Flatten,
     Flow,
+    SplitCoupling,
     Squeeze,
-    channelwise,
     checkerboard,
 )
 from baselines.types import ImageShape
@@ -44,6 +44,11 @@ def coupling(mask: Tensor) -> AffineCoupling:
     return AffineCoupling(torch.nn.Conv2d(channels, 2 * channels, 3, padding=1), mask)
 
 
+def split(channels: int, keep_first: bool) -> SplitCoupling:
+    kept = channels - channels // 2
+    return SplitCoupling(torch.nn.Conv2d(kept, 2 * (channels // 2), 3, padding=1), channels, keep_first)
+
+
 def initialised() -> Flow:
     made = Elementwise(4, 2, 4).double()
     made.initialise(2 + 3 * inputs(ImageShape(4, 2, 4), 20))
@@ -51,9 +56,10 @@ def initialised() -> Flow:
 
 
 FLOWS = {
-    "chain": lambda: Chain(coupling(checkerboard(4, 2, 4, 0)), Squeeze(), coupling(channelwise(16, 1, 2, 1))),
+    "chain": lambda: Chain(coupling(checkerboard(4, 2, 4, 0)), Squeeze(), split(16, keep_first=False)),
     "checkerboard": lambda: coupling(checkerboard(4, 2, 4, 1)),
-    "channelwise": lambda: coupling(channelwise(4, 2, 4, 0)),
+    "channelwise": lambda: split(4, keep_first=True),
+    "channelwise, the second half kept": lambda: split(4, keep_first=False),
     "elementwise": initialised,
     "factor-out": lambda: FactorOut(Chain(coupling(checkerboard(2, 2, 4, 0)), Flatten(2, 2, 4)), 4, 2, 4),
     "flatten": lambda: Flatten(4, 2, 4),
@@ -71,13 +77,36 @@ def test_every_layer_by_itself_is_invertible_with_a_true_log_determinant(name: s
 
 
 def test_what_a_coupling_keeps_is_unchanged_and_two_parities_change_every_dimension() -> None:
-    for mask in (checkerboard, channelwise):
-        masks = [mask(4, 3, 5, parity) for parity in (0, 1)]
-        assert torch.equal(masks[0] + masks[1], torch.ones(4, 3, 5))
-        x = inputs(ImageShape(4, 3, 5))
-        for kept in masks:
-            z = coupling(kept).double()(x)[0]
-            assert torch.equal((z != x).all(0), kept == 0)
+    masks = [checkerboard(4, 3, 5, parity) for parity in (0, 1)]
+    assert torch.equal(masks[0] + masks[1], torch.ones(4, 3, 5))
+    x = inputs(ImageShape(4, 3, 5))
+    for kept in masks:
+        assert torch.equal((coupling(kept).double()(x)[0] != x).all(0), kept == 0)
+    for channels in (4, 5):
+        x = inputs(ImageShape(channels, 3, 5))
+        for keep_first in (True, False):
+            changed = (split(channels, keep_first).double()(x)[0] != x).all(0).all(1).all(1)
+            pattern = [False] * (channels - channels // 2) + [True] * (channels // 2)
+            assert changed.tolist() == (pattern if keep_first else pattern[::-1])
+
+
+@pytest.mark.parametrize("keep_first", [True, False])
+def test_a_split_coupling_is_the_affine_coupling_with_a_channel_wise_mask(keep_first: bool) -> None:
+    """Equation 9 with the mask of Fig. 3 (right), whose network's other inputs and outputs count for nothing."""
+    ours, x = split(4, keep_first).double(), inputs(ImageShape(4, 3, 5))
+    kept, free = ([0, 1], [2, 3]) if keep_first else ([2, 3], [0, 1])
+    mask = torch.zeros(4, 3, 5)
+    mask[kept] = 1
+
+    class Whole(torch.nn.Module):
+        def forward(self, masked: Tensor) -> Tensor:
+            raw, shift = ours.network(masked[:, kept]).chunk(2, 1)
+            out = torch.full((len(masked), 8, 3, 5), 7.0, dtype=masked.dtype)  # what the mask leaves out
+            out[:, free], out[:, [4 + k for k in free]] = raw, shift
+            return out
+
+    for found, expected in zip(ours(x), AffineCoupling(Whole(), mask).double()(x), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_squeezing_keeps_neighbours_together() -> None:
@@ -105,12 +134,21 @@ def test_factored_out_dimensions_follow_half_the_channels_of_each_scale() -> Non
 
 
 def test_masks_alternate_so_that_every_dimension_is_changed_at_every_scale() -> None:
-    masks = [module.mask for module in small(DIGITS).flow.modules() if isinstance(module, AffineCoupling)]
-    assert [tuple(mask.shape) for mask in masks] == [(1, 8, 8)] * 3 + [(4, 4, 4)] * 3 + [(2, 4, 4)] * 3 + [
-        (8, 2, 2)
-    ] * 3 + [(4, 2, 2)] * 4
-    for before, after in itertools.pairwise(masks):
-        assert before.shape != after.shape or torch.equal(before + after, torch.ones_like(before))
+    couplings = [flow for flow in small(DIGITS).flow.modules() if isinstance(flow, AffineCoupling | SplitCoupling)]
+    assert [(type(flow).__name__, *flow.network.position.shape[1:]) for flow in couplings] == (
+        [("AffineCoupling", 8, 8)] * 3
+        + [("SplitCoupling", 4, 4)] * 3
+        + [("AffineCoupling", 4, 4)] * 3
+        + [("SplitCoupling", 2, 2)] * 3
+        + [("AffineCoupling", 2, 2)] * 4
+    )
+    for before, after in itertools.pairwise(couplings):
+        if type(before) is not type(after):
+            continue
+        if isinstance(before, SplitCoupling):
+            assert before.keep_first != after.keep_first
+        else:
+            assert torch.equal(before.mask + after.mask, torch.ones_like(before.mask))
 
 
 def test_bad_settings_are_told() -> None:
