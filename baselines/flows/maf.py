@@ -25,7 +25,7 @@ class Config:
     width: int = 256  # units of each hidden layer of a network
     hidden_layers: int = 1
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
-    dropout: float = 0.2  # of hidden units
+    dropout: float = 0.5  # of hidden units
     lr: float = 2e-3
     training: Training = Training(batch_size=64)
 

@@ -134,8 +134,8 @@ class AffineCoupling(Flow):
 class SplitCoupling(Flow):
     """`AffineCoupling` with a channel-wise mask, whose network is given and gives no more than is used.
 
-    (B, C, H, W) with C >= 2: one part of the channels stays, the other becomes x exp(s) + t, with s = scale * tanh(raw).
-    Of an odd number the larger part stays.
+    (B, C, H, W), C >= 2: one part of the channels stays, the other becomes x exp(s) + t, with s = scale * tanh(raw). Of
+    an odd number the larger part stays.
     """
 
     def __init__(self, network: nn.Module, channels: int, keep_first: bool = True) -> None:
@@ -148,7 +148,7 @@ class SplitCoupling(Flow):
         self.scale = nn.Parameter(torch.ones(free, 1, 1))
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        first, second = x.split(self.sizes, 1)
+        first, second = torch.split(x, self.sizes, 1)
         return (first, second) if self.keep_first else (second, first)
 
     def _join(self, kept: Tensor, free: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Every contender gets the same batch, the same base density and the same optimise
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -114,7 +115,7 @@ def test_sampling_maf(compare: Compare, dims: int, width: int, batch: int, round
 def perceptron(into: int, out: int, hidden: Sequence[int]) -> nn.Module:
     """For (B, dimensions, 1, 1)."""
     widths = [into, *hidden]
-    layers = [part for a, b in zip(widths, widths[1:], strict=False) for part in (nn.Linear(a, b), nn.ReLU())]
+    layers = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], out), nn.Unflatten(1, (out, 1, 1)))
 
 
