@@ -9,34 +9,15 @@ features, and averaged weights.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.contract import (
-    Batch,
-    Context,
-    Draw,
-    GenerativeModel,
-    Given,
-    HasDensity,
-    HasLatent,
-    ImageShape,
-    Losses,
-    Model,
-    Noise,
-    OptimiserConfig,
-    Phase,
-    Training,
-    Trains,
-)
-from baselines.data.likelihood import bin_to_signed, dequantise, logit, quantise, unlogit
+from baselines.contract import ImageShape, Model, Training
 from baselines.errors import UserError
+from baselines.flows.logit_flow import LogitFlow
 from baselines.nets.couplings import (
     AffineCoupling,
     Chain,
@@ -44,8 +25,8 @@ from baselines.nets.couplings import (
     FactorOut,
     Flatten,
     Flow,
+    SplitCoupling,
     Squeeze,
-    channelwise,
     checkerboard,
 )
 
@@ -79,67 +60,28 @@ class Config:
             raise UserError(f"realnvp: expected alpha between 0 and 0.5, got {self.alpha}")
 
 
-class RealNvp(GenerativeModel, Trains, HasDensity, HasLatent):
-    """log p(y) = log N(f(logit y)) + log|det df| + log|det dlogit|, exactly, for continuous y."""
-
-    averaged: ClassVar[tuple[str, ...]] = ("flow",)
-    selection: ClassVar[str | None] = "dequantised"
-    network: ClassVar[str | None] = "flow"
+class RealNvp(LogitFlow):
+    """A `LogitFlow` of masked couplings after one elementwise layer."""
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
-        super().__init__()
-        self.shape = shape
-        self.config = config
-        self.training_config = config.training
-        self.latent = shape.dims
-        self.flow = Chain(Elementwise(*shape.chw), multi_scale(*shape.chw, config.scales, config))
-
-    def phases(self) -> tuple[Phase, ...]:
-        """Maximum likelihood of uniformly dequantised images."""
-        optimiser = OptimiserConfig(lr=self.config.lr, decay="cosine")
-        return (Phase("likelihood", ("flow",), self._loss, optimiser),)
-
-    def _loss(self, batch: Batch, context: Context) -> Losses:
-        y = dequantise(batch.images, self.shape.levels, context.uniform(*batch.images.shape))
-        if context.step == 0:
-            self.flow.initialise(logit(y, self.config.alpha)[0])
-        return Losses(-self.log_density(y).mean() / self.shape.dims)
-
-    def log_density(self, y: Tensor) -> Tensor:
-        """log p(y) in nats (B,); a little of its mass lies outside [0, 1], where the logit still is finite."""
-        v, log_det_logit = logit(y, self.config.alpha)
-        z, log_det = self.flow(v)
-        log_normal = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-        log_p: Tensor = log_normal + log_det + log_det_logit
-        return log_p
-
-    @torch.no_grad()
-    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """One pass of the inverse flow from z ~ N(0, I), then the level whose bin holds each pixel."""
-        self.check_draw(self.config, draw)
-        return quantise(self._inverse(noise.normal("z", n, (self.latent,))), self.shape.levels)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """f^-1(z) on the scale of levels, (B, C, H, W), clamped to [-1, 1]; z is the noise of all scales."""
-        return bin_to_signed(self._inverse(z), self.shape.levels)
-
-    def _inverse(self, z: Tensor) -> Tensor:
-        v, _ = self.flow(z, reverse=True)
-        return unlogit(v, self.config.alpha)
+        flow = Chain(Elementwise(*shape.chw), multi_scale(*shape.chw, config.scales, config))
+        super().__init__(shape, config, flow)
 
 
 def multi_scale(channels: int, height: int, width: int, scales: int, config: Config) -> Flow:
     """The flow from (B, C, H, W) to flat (B, CHW), scale by scale."""
+    size = (channels, height, width)
 
-    def couplings(number: int, mask: Callable[[int, int, int, int], Tensor]) -> list[Flow]:
-        size = (channels, height, width)
-        return [AffineCoupling(ScaleAndShift(*size, config), mask(*size, k % 2)) for k in range(number)]
+    def checkerboards(number: int) -> list[Flow]:
+        networks = (ScaleAndShift(channels, 2 * channels, height, width, config) for _ in range(number))
+        return [AffineCoupling(network, checkerboard(*size, k % 2)) for k, network in enumerate(networks)]
 
     if scales == 1 or height % 2 or width % 2:
-        return Chain(*couplings(config.last_couplings, checkerboard), Flatten(channels, height, width))
-    before = couplings(config.couplings, checkerboard)
+        return Chain(*checkerboards(config.last_couplings), Flatten(*size))
+    before = checkerboards(config.couplings)
     channels, height, width = 4 * channels, height // 2, width // 2
-    after = couplings(config.couplings, channelwise)
+    networks = (ScaleAndShift(channels // 2, channels, height, width, config) for _ in range(config.couplings))
+    after = [SplitCoupling(network, channels, keep_first=k % 2 == 0) for k, network in enumerate(networks)]
     rest = multi_scale(channels // 2, height, width, scales - 1, config)
     return Chain(*before, Squeeze(), *after, FactorOut(rest, channels, height, width))
 
@@ -147,19 +89,19 @@ def multi_scale(channels: int, height: int, width: int, scales: int, config: Con
 class ScaleAndShift(nn.Module):
     """Residual network for raw and t of a coupling; its last layer is 0 at first, so that the coupling does nothing."""
 
-    def __init__(self, channels: int, height: int, width: int, config: Config) -> None:
+    def __init__(self, into: int, out: int, height: int, width: int, config: Config) -> None:
         super().__init__()
         features = config.width
-        self.first = nn.Conv2d(channels, features, 3, padding=1)
+        self.first = nn.Conv2d(into, features, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(features, height, width))
         self.blocks = nn.ModuleList(Block(features, config.dropout) for _ in range(config.blocks))
         self.dropout = nn.Dropout2d(config.dropout)
-        self.last = nn.Conv2d(features, 2 * channels, 3, padding=1)
+        self.last = nn.Conv2d(features, out, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 2C, H, W)."""
+        """(B, into, H, W) to (B, out, H, W)."""
         h = self.first(x) + self.position
         for block in self.blocks:
             h = block(h)
