@@ -9,34 +9,16 @@ features, and averaged weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.contract import (
-    Batch,
-    Context,
-    Draw,
-    GenerativeModel,
-    Given,
-    HasDensity,
-    HasLatent,
-    ImageShape,
-    Losses,
-    Model,
-    Noise,
-    OptimiserConfig,
-    Phase,
-    Training,
-    Trains,
-)
-from baselines.data.likelihood import bin_to_signed, dequantise, logit, quantise, unlogit
+from baselines.contract import ImageShape, Model, Training
 from baselines.errors import UserError
+from baselines.flows.logit_flow import LogitFlow
 from baselines.nets.couplings import (
     AffineCoupling,
     Chain,
@@ -48,6 +30,7 @@ from baselines.nets.couplings import (
     channelwise,
     checkerboard,
 )
+from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
 
 
 @dataclass(frozen=True)
@@ -61,6 +44,8 @@ class Config:
     blocks: int = 1  # residual blocks of each
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
     dropout: float = 0.1  # of features, in each block and before the last layer of each network
+    dequantisation: Dequantisation = "uniform"
+    dequantiser: DequantiserConfig = DequantiserConfig()
     lr: float = 4e-3
     training: Training = Training(batch_size=64)
 
@@ -79,53 +64,12 @@ class Config:
             raise UserError(f"realnvp: expected alpha between 0 and 0.5, got {self.alpha}")
 
 
-class RealNvp(GenerativeModel, Trains, HasDensity, HasLatent):
-    """log p(y) = log N(f(logit y)) + log|det df| + log|det dlogit|, exactly, for continuous y."""
-
-    averaged: ClassVar[tuple[str, ...]] = ("flow",)
-    selection: ClassVar[str | None] = "dequantised"
-    network: ClassVar[str | None] = "flow"
+class RealNvp(LogitFlow):
+    """A `LogitFlow` of masked couplings after one elementwise layer."""
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
-        super().__init__()
-        self.shape = shape
-        self.config = config
-        self.training_config = config.training
-        self.latent = shape.dims
-        self.flow = Chain(Elementwise(*shape.chw), multi_scale(*shape.chw, config.scales, config))
-
-    def phases(self) -> tuple[Phase, ...]:
-        """Maximum likelihood of uniformly dequantised images."""
-        optimiser = OptimiserConfig(lr=self.config.lr, decay="cosine")
-        return (Phase("likelihood", ("flow",), self._loss, optimiser),)
-
-    def _loss(self, batch: Batch, context: Context) -> Losses:
-        y = dequantise(batch.images, self.shape.levels, context.uniform(*batch.images.shape))
-        if context.step == 0:
-            self.flow.initialise(logit(y, self.config.alpha)[0])
-        return Losses(-self.log_density(y).mean() / self.shape.dims)
-
-    def log_density(self, y: Tensor) -> Tensor:
-        """log p(y) in nats (B,); a little of its mass lies outside [0, 1], where the logit still is finite."""
-        v, log_det_logit = logit(y, self.config.alpha)
-        z, log_det = self.flow(v)
-        log_normal = -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
-        log_p: Tensor = log_normal + log_det + log_det_logit
-        return log_p
-
-    @torch.no_grad()
-    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """One pass of the inverse flow from z ~ N(0, I), then the level whose bin holds each pixel."""
-        self.check_draw(self.config, draw)
-        return quantise(self._inverse(noise.normal("z", n, (self.latent,))), self.shape.levels)
-
-    def decode(self, z: Tensor) -> Tensor:
-        """f^-1(z) on the scale of levels, (B, C, H, W), clamped to [-1, 1]; z is the noise of all scales."""
-        return bin_to_signed(self._inverse(z), self.shape.levels)
-
-    def _inverse(self, z: Tensor) -> Tensor:
-        v, _ = self.flow(z, reverse=True)
-        return unlogit(v, self.config.alpha)
+        flow = Chain(Elementwise(*shape.chw), multi_scale(*shape.chw, config.scales, config))
+        super().__init__(shape, config, flow)
 
 
 def multi_scale(channels: int, height: int, width: int, scales: int, config: Config) -> Flow:
