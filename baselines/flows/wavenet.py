@@ -91,7 +91,7 @@ class WaveNet(Autoregressive):
 
     def _shifted(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) as a sequence (B, D) that begins with a 0 and lacks its last value."""
-        return F.pad(self.scaled(x).flatten(2).mT.flatten(1)[:, :-1], (1, 0))
+        return F.pad(self.scaled(x).flatten(1)[:, self.order[:-1]], (1, 0))
 
     def _image(self, out: Tensor) -> Tensor:
         """(B, D, outputs) to (B, outputs, C, H, W)."""
@@ -131,6 +131,10 @@ class SequenceCache:
         past = slot.clone()
         slot.copy_(h)
         return past
+
+    def rings(self) -> tuple[Tensor, ...]:
+        """All that is remembered: of each layer (dilation, n, features)."""
+        return tuple(self._fed.values())
 
 
 class CausalLayer(nn.Linear):

@@ -28,6 +28,7 @@ DOUBLE = Noise(3, dtype=torch.float64)
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "pixelcnn": {"width": 12, "blocks": 2},
+    "wavenet": {"width": 48, "skip": 24, "cycles": 1},
 }
 """Sizes for tests where the default takes long."""
 
