@@ -5,8 +5,8 @@ place, so that its k-th output knows the values before the k-th. Gated layers ta
 with dilations 1, 2, 4, ... (fig. 3), residual and skip connections, ReLU and 1x1 layers to a softmax over the levels
 (fig. 4). The dilations of one cycle together reach the whole sequence, so nothing is out of sight. Departures for
 small data: the input is one number and not one-hot, learned biases for each position, dropout of whole features,
-averaged weights, and, as an option, a mixture of rounded logistics in place of the softmax (van den Oord et al. 2017,
-arXiv:1711.10433, sec. 3), whose steps of dilation may count rows of the image.
+averaged weights. Options: a mixture of rounded logistics in place of the softmax (as van den Oord et al. 2017,
+arXiv:1711.10433, sec. 2.1), and dilations that from one row on count rows.
 """
 
 from __future__ import annotations
