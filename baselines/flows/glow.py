@@ -33,9 +33,9 @@ class Config:
 
     scales: int = 2  # L, at most: a scale with an odd side is the last
     steps: int = 8  # K, of actnorm, 1x1 convolution and coupling at every scale
-    width: int = 32  # features of the couplings' networks
+    width: int = 48  # features of the couplings' networks
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
-    dropout: float = 0.1  # of features, before the last layer of each network
+    dropout: float = 0.35  # of features, before the last layer of each network
     dequantisation: Dequantisation = "uniform"
     dequantiser: DequantiserConfig = DequantiserConfig()
     lr: float = 4e-3

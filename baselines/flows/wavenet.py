@@ -27,14 +27,14 @@ from baselines.errors import UserError
 class Config:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    width: int = 64  # features of a layer's residual stream
-    skip: int = 128  # features of the sum of skip connections and of the last hidden layer
+    width: int = 48  # features of a layer's residual stream
+    skip: int = 96  # features of the sum of skip connections and of the last hidden layer
     cycles: int = 2  # times that the dilations are gone through
     rows: bool = False  # dilations 1, 2, 4, ... of less than a row, then 1, 2, 4, ... rows; false: the paper's
     mixtures: int = 0  # rounded logistics in the mixture of each value; 0: a softmax over the levels
     positions: bool = True  # learned biases for each position, in every layer
     dropout: float = 0.25  # of features, after each gate and before the last layer
-    lr: float = 4e-3
+    lr: float = 6e-3
     warmup: float = 0.05  # fraction of the budget
     training: Training = Training(batch_size=64)
 
