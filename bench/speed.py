@@ -32,6 +32,7 @@ class Table:
 TABLES = {
     "metrics": Table("<!-- speed: tox run -e perf -->", Path("results/perf/metrics.json")),
     "diffusion": Table("<!-- diffusion speed: tox run -e perf -->", Path("results/perf/diffusion.json")),
+    "flows": Table("<!-- flow speed: tox run -e perf -->", Path("results/perf/flows.json")),
 }
 
 

@@ -22,9 +22,18 @@ from torch.nn import functional as F
 from baselines.contract import Draw, ImageShape, Model, Noise, Training
 from baselines.errors import UserError
 from baselines.flows.logit_flow import LogitFlow
-from baselines.nets.couplings import AffineCoupling, Chain, Elementwise, Flatten, Flow, Squeeze, checkerboard
+from baselines.nets.couplings import (
+    AffineCoupling,
+    Chain,
+    Elementwise,
+    Flatten,
+    Flow,
+    SplitCoupling,
+    Squeeze,
+    checkerboard,
+)
 from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
-from baselines.nets.glow_layers import ActNorm, InvertibleConv, SplitCoupling, SplitPrior
+from baselines.nets.glow_layers import ActNorm, InvertibleConv, SplitPrior
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ features, and averaged weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +25,8 @@ from baselines.nets.couplings import (
     FactorOut,
     Flatten,
     Flow,
+    SplitCoupling,
     Squeeze,
-    channelwise,
     checkerboard,
 )
 from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
@@ -74,16 +73,18 @@ class RealNvp(LogitFlow):
 
 def multi_scale(channels: int, height: int, width: int, scales: int, config: Config) -> Flow:
     """The flow from (B, C, H, W) to flat (B, CHW), scale by scale."""
+    size = (channels, height, width)
 
-    def couplings(number: int, mask: Callable[[int, int, int, int], Tensor]) -> list[Flow]:
-        size = (channels, height, width)
-        return [AffineCoupling(ScaleAndShift(*size, config), mask(*size, k % 2)) for k in range(number)]
+    def checkerboards(number: int) -> list[Flow]:
+        networks = (ScaleAndShift(channels, 2 * channels, height, width, config) for _ in range(number))
+        return [AffineCoupling(network, checkerboard(*size, k % 2)) for k, network in enumerate(networks)]
 
     if scales == 1 or height % 2 or width % 2:
-        return Chain(*couplings(config.last_couplings, checkerboard), Flatten(channels, height, width))
-    before = couplings(config.couplings, checkerboard)
+        return Chain(*checkerboards(config.last_couplings), Flatten(*size))
+    before = checkerboards(config.couplings)
     channels, height, width = 4 * channels, height // 2, width // 2
-    after = couplings(config.couplings, channelwise)
+    networks = (ScaleAndShift(channels // 2, channels, height, width, config) for _ in range(config.couplings))
+    after = [SplitCoupling(network, channels, keep_first=k % 2 == 0) for k, network in enumerate(networks)]
     rest = multi_scale(channels // 2, height, width, scales - 1, config)
     return Chain(*before, Squeeze(), *after, FactorOut(rest, channels, height, width))
 
@@ -91,19 +92,19 @@ def multi_scale(channels: int, height: int, width: int, scales: int, config: Con
 class ScaleAndShift(nn.Module):
     """Residual network for raw and t of a coupling; its last layer is 0 at first, so that the coupling does nothing."""
 
-    def __init__(self, channels: int, height: int, width: int, config: Config) -> None:
+    def __init__(self, into: int, out: int, height: int, width: int, config: Config) -> None:
         super().__init__()
         features = config.width
-        self.first = nn.Conv2d(channels, features, 3, padding=1)
+        self.first = nn.Conv2d(into, features, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(features, height, width))
         self.blocks = nn.ModuleList(Block(features, config.dropout) for _ in range(config.blocks))
         self.dropout = nn.Dropout2d(config.dropout)
-        self.last = nn.Conv2d(features, 2 * channels, 3, padding=1)
+        self.last = nn.Conv2d(features, out, 3, padding=1)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 2C, H, W)."""
+        """(B, into, H, W) to (B, out, H, W)."""
         h = self.first(x) + self.position
         for block in self.blocks:
             h = block(h)

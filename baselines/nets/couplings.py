@@ -131,6 +131,46 @@ class AffineCoupling(Flow):
         return (z - shift) * (-log_scale).exp(), -log_scale.flatten(1).sum(1)
 
 
+class SplitCoupling(Flow):
+    """`AffineCoupling` with a channel-wise mask, whose network is given and gives no more than is used.
+
+    (B, C, H, W), C >= 2: one part of the channels stays, the other becomes x exp(s) + t, with s = scale * tanh(raw). Of
+    an odd number the larger part stays.
+    """
+
+    def __init__(self, network: nn.Module, channels: int, keep_first: bool = True) -> None:
+        """The network maps (B, kept, H, W), kept = C - C // 2, to raw and t, (B, 2 (C // 2), H, W)."""
+        super().__init__()
+        self.network = network
+        self.keep_first = keep_first
+        free = channels // 2
+        self.sizes = [channels - free, free] if keep_first else [free, channels - free]
+        self.scale = nn.Parameter(torch.ones(free, 1, 1))
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = torch.split(x, self.sizes, 1)
+        return (first, second) if self.keep_first else (second, first)
+
+    def _join(self, kept: Tensor, free: Tensor) -> Tensor:
+        return torch.cat([kept, free] if self.keep_first else [free, kept], 1)
+
+    def _log_scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        raw, shift = self.network(kept).chunk(2, 1)
+        return self.scale * torch.tanh(raw), shift
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift one part by the other."""
+        kept, free = self._split(x)
+        log_scale, shift = self._log_scale_and_shift(kept)
+        return self._join(kept, free * log_scale.exp() + shift), log_scale.flatten(1).sum(1)
+
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The kept part is that of x, so scale and shift are known again."""
+        kept, free = self._split(z)
+        log_scale, shift = self._log_scale_and_shift(kept)
+        return self._join(kept, (free - shift) * (-log_scale).exp()), -log_scale.flatten(1).sum(1)
+
+
 class FactorOut(Flow):
     """The first half of the channels goes on through `rest`, the second is noise already (eq. 14-16).
 
@@ -181,9 +221,3 @@ def checkerboard(channels: int, height: int, width: int, parity: int) -> Tensor:
     """Mask (C, H, W), 1 where row + column has this parity (Fig. 3, left)."""
     rows, columns = torch.arange(height)[:, None], torch.arange(width)[None, :]
     return ((rows + columns) % 2 == parity).float().repeat(channels, 1, 1)
-
-
-def channelwise(channels: int, height: int, width: int, parity: int) -> Tensor:
-    """Mask (C, H, W), 1 on the first half of the channels (parity 0) or on the second (Fig. 3, right)."""
-    first = torch.arange(channels) < channels // 2
-    return (first == (parity == 0)).float()[:, None, None].repeat(1, height, width)

@@ -1,4 +1,4 @@
-"""The invertible layers that Glow adds: actnorm, 1x1 convolution, split coupling, split with a learned prior.
+"""The invertible layers that Glow adds: actnorm, 1x1 convolution, split with a learned prior.
 
 Kingma and Dhariwal 2018 (arXiv:1807.03039), sec. 3.1-3.3 and Table 1; the prior of what is split off is that of the
 paper's code, with z2 ~ N(mean(z1), std(z1)).
@@ -82,39 +82,6 @@ class InvertibleConv(Flow):
         inner = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
         inverse = torch.linalg.solve_triangular(upper, inner, upper=True)
         return F.conv2d(z, inverse[:, :, None, None]), -self._log_det(z)
-
-
-class SplitCoupling(Flow):
-    """The first channels stay; the others become x exp(s) + t, with s = scale * tanh(raw) and t made of the first.
-
-    (B, C, H, W) with C >= 2; of an odd number of channels the larger part stays.
-    """
-
-    def __init__(self, network: nn.Module, channels: int) -> None:
-        """The network maps (B, kept, H, W), kept = C - C // 2, to raw and t, (B, 2 (C // 2), H, W)."""
-        super().__init__()
-        self.network = network
-        self.kept = channels - channels // 2
-        self.scale = nn.Parameter(torch.ones(channels // 2, 1, 1))
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x[:, : self.kept], x[:, self.kept :]
-
-    def _log_scale_and_shift(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        raw, shift = self.network(kept).chunk(2, 1)
-        return self.scale * torch.tanh(raw), shift
-
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and shift the second part by the first."""
-        kept, free = self._split(x)
-        log_scale, shift = self._log_scale_and_shift(kept)
-        return torch.cat([kept, free * log_scale.exp() + shift], 1), log_scale.flatten(1).sum(1)
-
-    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The first part is that of x, so scale and shift are known again."""
-        kept, free = self._split(z)
-        log_scale, shift = self._log_scale_and_shift(kept)
-        return torch.cat([kept, (free - shift) * (-log_scale).exp()], 1), -log_scale.flatten(1).sum(1)
 
 
 class SplitPrior(FactorOut):

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import jacrev
 
 from baselines import registry
 from baselines.config import build_config
@@ -167,7 +166,7 @@ def log_det_by_autograd(flow: nn.Module, x: Tensor, reverse: bool = False) -> Te
         z: Tensor = flow(v[None], reverse=reverse)[0]
         return z.flatten()
 
-    jacobians = [jacrev(flat)(image).reshape(image.numel(), -1) for image in x]
+    jacobians = [torch.autograd.functional.jacobian(flat, image).reshape(image.numel(), -1) for image in x.detach()]
     return torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in jacobians])
 
 

@@ -16,8 +16,8 @@ from baselines.contract import Batch, Context, Draw, Noise
 from baselines.data.likelihood import dequantise, from_signed, logit
 from baselines.errors import UserError
 from baselines.flows.glow import Config, Glow, Network, multi_scale
-from baselines.nets.couplings import AffineCoupling, Chain, Elementwise, Flatten, Flow, Squeeze
-from baselines.nets.glow_layers import ActNorm, InvertibleConv, SplitCoupling, SplitPrior
+from baselines.nets.couplings import AffineCoupling, Chain, Elementwise, Flatten, Flow, SplitCoupling, Squeeze
+from baselines.nets.glow_layers import ActNorm, InvertibleConv, SplitPrior
 from baselines.types import ImageShape
 from tests.models import oracles_likelihood as oracles
 
