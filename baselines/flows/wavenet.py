@@ -5,8 +5,8 @@ place, so that its k-th output knows the values before the k-th. Gated layers ta
 with dilations 1, 2, 4, ... (fig. 3), residual and skip connections, ReLU and 1x1 layers to a softmax over the levels
 (fig. 4). The dilations of one cycle together reach the whole sequence, so nothing is out of sight. Departures for
 small data: the input is one number and not one-hot, learned biases for each position, dropout of whole features,
-averaged weights. Options: a mixture of rounded logistics in place of the softmax (as van den Oord et al. 2017,
-arXiv:1711.10433, sec. 2.1), and dilations that from one row on count rows.
+averaged weights. An option is a mixture of rounded logistics in place of the softmax (as van den Oord et al. 2017,
+arXiv:1711.10433, sec. 2.1).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ class Config:
     width: int = 48  # features of a layer's residual stream
     skip: int = 96  # features of the sum of skip connections and of the last hidden layer
     cycles: int = 2  # times that the dilations are gone through
-    rows: bool = False  # dilations 1, 2, 4, ... of less than a row, then 1, 2, 4, ... rows; false: the paper's
     mixtures: int = 0  # rounded logistics in the mixture of each value; 0: a softmax over the levels
     positions: bool = True  # learned biases for each position, in every layer
     dropout: float = 0.25  # of features, after each gate and before the last layer
@@ -48,16 +47,9 @@ class Config:
             raise UserError(f"wavenet: expected dropout in [0, 1), got {self.dropout}")
 
 
-def dilations(shape: ImageShape, rows: bool) -> tuple[int, ...]:
-    """One cycle: powers of two whose sum reaches from the last value back to the first, or those up to a row's length
-    and then powers of two of rows."""
-    row = shape.width * shape.channels if rows else shape.dims
-    found: list[int] = []
-    step = 1
-    while sum(found) < shape.dims - 1:
-        found.append(step)
-        step = row if step < row <= 2 * step else 2 * step
-    return tuple(found)
+def dilations(length: int) -> tuple[int, ...]:
+    """One cycle over a sequence: 1, 2, 4, ... until their sum reaches from its last value to its first."""
+    return tuple(2**k for k in range((length - 1).bit_length()))
 
 
 class WaveNet(Autoregressive):
@@ -75,11 +67,13 @@ class WaveNet(Autoregressive):
         return self._log_p(self._image(self.net(self._shifted(x))))
 
     def dimension_nats(self, x: Tensor, given: Given | None = None) -> Tensor:
-        """As of every such model; of a mixture without the levels that the pixels have not."""
-        if not self.config.mixtures:
-            return super().dimension_nats(x, given)
-        weights, mean, log_scale = self._mixture(self._image(self.net(self._shifted(x))))
-        return -logistic_mixture(x, weights, mean, log_scale, self.shape.levels)
+        """As of every such model, along the sequence and without the levels that a mixture's pixels have not."""
+        out, values = self.net(self._shifted(x)), x.flatten(1)[:, self.order]
+        if self.config.mixtures:
+            nats = -logistic_mixture(values, *self._mixture(out.mT), self.shape.levels)
+        else:
+            nats = F.cross_entropy(out.flatten(0, 1), values.flatten().long(), reduction="none")
+        return self._image(nats.view(*values.shape, 1))[:, 0]
 
     def steps(self, n: int, given: Given | None = None) -> Stepper:
         """One value after another through the layers, each of which remembers as much as its dilation."""
@@ -161,7 +155,7 @@ class DilatedStack(nn.Module):
         super().__init__()
         length, positions = shape.dims, config.positions
         self.first = CausalLayer(1, config.width, 1, length, positions)
-        steps = dilations(shape, config.rows) * config.cycles
+        steps = dilations(length) * config.cycles
         self.gates = nn.ModuleList(
             CausalLayer(config.width, 2 * config.width, dilation, length, positions) for dilation in steps
         )
