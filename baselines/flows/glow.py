@@ -4,10 +4,9 @@ At each scale squeeze, then `steps` of actnorm (sec. 3.1), 1x1 convolution by it
 coupling of one half of the channels by the other (sec. 3.3), then half of the channels are split off with a prior that
 the rest determines; networks of 3x3, 1x1 and 3x3 convolutions with a last layer of zeros. An image with an odd side is
 not squeezed (of a single channel the couplings then take RealNVP's checkerboard masks), and a scale with one is the
-last. Departures
-for small data: logit preprocessing and one elementwise layer that standardises the first batch pixel by pixel,
-exp(scale tanh(raw)) in place of exp(raw), a learned bias for each position in the networks, dropout of whole features,
-and averaged weights.
+last. Departures for small data: logit preprocessing and one elementwise layer that standardises the first batch pixel
+by pixel, exp(scale tanh(raw)) in place of exp(raw), a learned bias for each position in the networks, dropout of whole
+features, and averaged weights.
 """
 
 from __future__ import annotations
