@@ -10,6 +10,8 @@ from baselines.nets.autoregressive_flow import AffineAutoregressive, Permutation
 from baselines.nets.couplings import Chain, Elementwise, Flow
 from baselines.types import ImageShape
 
+FLOOR = 0.15  # of the first layer's scales: below those of 17 levels, above those of the empty border of 256 levels
+
 
 class Sizes(Protocol):
     """What the chain takes of a config."""
@@ -28,7 +30,7 @@ class Sizes(Protocol):
 
 def autoregressive_chain(kind: type[AffineAutoregressive], shape: ImageShape, sizes: Sizes) -> Chain:
     """From (B, C, H, W) to flat (B, CHW): standardised, then layers in raster order and its reverse by turns."""
-    flows: list[Flow] = [Elementwise(*shape.chw), Permutation(raster_order(shape), *shape.chw)]
+    flows: list[Flow] = [Elementwise(*shape.chw, floor=FLOOR), Permutation(raster_order(shape), *shape.chw)]
     for i in range(sizes.layers):
         flows += [Reversal()] if i else []
         flows.append(kind(shape.dims, [sizes.width] * sizes.hidden_layers, sizes.dropout))

@@ -81,8 +81,14 @@ class Squeeze(Flow):
 class Elementwise(Flow):
     """z = (x - mean) / scale with a learned mean and scale for every dimension of (B, *shape)."""
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, *shape: int, floor: float = 0.0) -> None:
+        """floor: the least scale it is given by data, as a share of the standard deviation of all values together.
+
+        A pixel without ink in the first batch, but for the noise of dequantisation, else lies a hundred scales off
+        where it is inked at last.
+        """
         super().__init__()
+        self.floor = floor
         self.mean = nn.Parameter(torch.zeros(shape))
         self.log_scale = nn.Parameter(torch.zeros(shape))
 
@@ -97,7 +103,7 @@ class Elementwise(Flow):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> Tensor:
         """Mean and standard deviation of the batch; a constant dimension, or a batch of one, keeps scale 1."""
-        std = x.std(0, unbiased=False)
+        std = x.std(0, unbiased=False).clamp(min=self.floor * float(x.std(unbiased=False)))
         self.mean.copy_(x.mean(0))
         self.log_scale.copy_(torch.where(std > 1e-6, std, 1.0).log())
         return self.encode(x)[0]

@@ -109,6 +109,17 @@ def test_a_split_coupling_is_the_affine_coupling_with_a_channel_wise_mask(keep_f
         torch.testing.assert_close(found, expected)
 
 
+def test_a_floor_keeps_the_first_scales_of_dimensions_that_hardly_vary_from_being_tiny() -> None:
+    x = inputs(ImageShape(1, 2, 2), 200) * torch.tensor([[1.0, 2.0], [3.0, 1e-3]], dtype=torch.float64)
+    plain, floored = Elementwise(1, 2, 2).double(), Elementwise(1, 2, 2, floor=0.2).double()
+    z = plain.initialise(x), floored.initialise(x)
+    assert torch.equal(z[0].flatten(1)[:, :3], z[1].flatten(1)[:, :3])
+    std = x.flatten(1).std(0, unbiased=False)
+    expected = std[3] / (0.2 * x.std(unbiased=False))
+    torch.testing.assert_close(z[1].flatten(1).std(0, unbiased=False)[3], expected)
+    torch.testing.assert_close(z[0].std(0, unbiased=False), torch.ones(1, 2, 2, dtype=torch.float64))
+
+
 def test_squeezing_keeps_neighbours_together() -> None:
     x = torch.arange(16.0).view(1, 1, 4, 4)
     z = Squeeze()(x)[0]
