@@ -46,6 +46,20 @@ class HasDensity(ABC):
         """log p(y) in nats, (B,), of y (B, C, H, W) in (0, 1), with respect to Lebesgue measure on y."""
 
 
+class Dequantises(HasDensity):
+    """Says itself how discrete images become continuous, by a q(u | x) on [0, 1]^D; other densities get uniform u."""
+
+    dequantisation: str
+    """What q is, for the record: `uniform` or `variational`."""
+
+    @abstractmethod
+    def dequantise(self, x: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """One draw u ~ q(u | x), (B, C, H, W) in [0, 1], and log q(u | x) in nats (B,).
+
+        x: uint8 (B, C, H, W). uniform: numbers in [0, 1), (B, C, H, W), the only randomness of the draw.
+        """
+
+
 @dataclass(frozen=True)
 class Moments:
     """Of what a model draws, and of what it should draw, along axes on which both are uncorrelated; (D,) float64."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.capabilities import (
+    Dequantises,
     HasDensity,
     HasExactMoments,
     HasLatent,
@@ -30,6 +31,7 @@ from baselines.types import Draw, ImageShape, Task
 __all__ = [
     "Batch",
     "Context",
+    "Dequantises",
     "Distils",
     "Draw",
     "Fits",

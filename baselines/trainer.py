@@ -89,8 +89,8 @@ class Trainer:
             phase.name: make_optimiser(phase.optimiser, self.parameters[phase.name], self.device)
             for phase in self.phases
         }
-        names = model.averaged if self.config.ema_decay > 0 else ()
-        self.averages = {name: _average(model.get_submodule(name), self.config.ema_decay) for name in names}
+        averaged = {name: model.get_submodule(name) for name in model.averaged if self.config.ema_decay > 0}
+        self.averages = {n: _average(m, self.config.ema_decay) for n, m in averaged.items() if [*m.parameters()]}
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
         validation = dataset.val.images

@@ -3,7 +3,8 @@
 Models speak nats per image; tables speak bits per dimension of the discrete data. A continuous density p(y)
 of y = (x + u) / levels, u ~ U[0, 1), bounds the discrete likelihood (Theis et al. 2016, arXiv:1511.01844):
 log P(x) >= E_u[log p(y)] - D log(levels), and with k draws of u by Jensen (Burda et al. 2016)
-log P(x) >= E[log 1/k sum_i p(y_i)] - D log(levels).
+log P(x) >= E[log 1/k sum_i p(y_i)] - D log(levels). A model that dequantises by a q(u | x) of its own has
+log p(y) - log q(u | x) in place of log p(y) (Ho et al. 2019, arXiv:1902.00275, eq. 11).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.contract import GenerativeModel, HasDensity, HasLikelihood, Nats
+from baselines.contract import Dequantises, GenerativeModel, HasDensity, HasLikelihood, Nats
 from baselines.errors import DivergedError, UserError
 from baselines.noise import Noise, derive_seed
 from baselines.types import ImageShape, Kind
@@ -170,11 +171,26 @@ def image_nats(model: GenerativeModel, x: Tensor, name: str, noise: Noise) -> Na
     return nats
 
 
+def dequantisation(model: GenerativeModel, name: str) -> str | None:
+    """How the likelihood `name` makes images continuous: `uniform` or `variational`; None where it does not."""
+    if isinstance(model, HasLikelihood) or name not in _DENSITY_LIKELIHOODS:
+        return None
+    return model.dequantisation if isinstance(model, Dequantises) else "uniform"
+
+
 def _dequantised(model: HasDensity, x: Tensor, name: str, noise: Noise, shape: ImageShape) -> Nats:
     samples = IMPORTANCE_SAMPLES if name != "dequantised" else 1
-    log_p = [_log_density_of_a_draw(model.log_density, x, shape, noise.fork(k)) for k in range(samples)]
+    log_p = [_log_weight_of_a_draw(model, x, shape, noise.fork(k)) for k in range(samples)]
     bound = torch.logsumexp(torch.stack(log_p), 0) - math.log(samples)
     return Nats(shape.dims * math.log(shape.levels) - bound)
+
+
+def _log_weight_of_a_draw(model: HasDensity, x: Tensor, shape: ImageShape, noise: Noise) -> Tensor:
+    """log p(y) - log q(u | x) of one u."""
+    if not isinstance(model, Dequantises):
+        return _log_density_of_a_draw(model.log_density, x, shape, noise)
+    u, log_q = model.dequantise(x, noise.uniform("dequantise", len(x), shape.chw))
+    return model.log_density(dequantise(x, shape.levels, u)) - log_q
 
 
 def dequantised_nats(log_density: Callable[[Tensor], Tensor], x: Tensor, shape: ImageShape, noise: Noise) -> Tensor:

@@ -1,4 +1,4 @@
-"""What flows of dequantised images share: the density under a logit, its training, and drawing by the inverse."""
+"""What flows of images share: logit preprocessing, dequantisation, training by the bound, sampling by the inverse."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from baselines.contract import (
     Batch,
     Context,
+    Dequantises,
     Draw,
     GenerativeModel,
     Given,
-    HasDensity,
     HasLatent,
     ImageShape,
     Losses,
@@ -25,37 +25,47 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import bin_to_signed, dequantise, logit, quantise, unlogit
 from baselines.nets.couplings import Flow
+from baselines.nets.dequantiser import make_dequantiser
 
 
-class LogitFlow(GenerativeModel, Trains, HasDensity, HasLatent):
+class LogitFlow(GenerativeModel, Trains, HasLatent, Dequantises):
     """log p(y) = log N(f(logit y)) + log|det df| + log|det dlogit|, exactly, for continuous y.
 
-    The flow maps (B, C, H, W) to flat (B, CHW).
+    The dequantisation is uniform or, learned together with the flow, variational.
     """
 
-    averaged: ClassVar[tuple[str, ...]] = ("flow",)
+    averaged: ClassVar[tuple[str, ...]] = ("flow", "dequantiser")
     selection: ClassVar[str | None] = "dequantised"
     network: ClassVar[str | None] = "flow"
+    config: Any  # has `alpha`, `lr`, `training`, `dequantisation` and `dequantiser`
 
     def __init__(self, shape: ImageShape, config: Any, flow: Flow) -> None:
-        """config has `alpha`, the logit's (Dinh et al. 2017, sec. 4.1), `lr` and `training`."""
+        """The flow maps (B, C, H, W) to flat (B, CHW)."""
         super().__init__()
         self.shape = shape
         self.config = config
         self.training_config = config.training
         self.latent = shape.dims
         self.flow = flow
+        self.dequantiser = make_dequantiser(config.dequantisation, shape, config.dequantiser)
+        self.dequantisation = self.dequantiser.name
 
     def phases(self) -> tuple[Phase, ...]:
-        """Maximum likelihood of uniformly dequantised images."""
+        """Maximum likelihood of dequantised images, jointly with the dequantisation if that is learned."""
         optimiser = OptimiserConfig(lr=self.config.lr, decay="cosine")
-        return (Phase("likelihood", ("flow",), self._loss, optimiser),)
+        return (Phase("likelihood", ("flow", "dequantiser"), self._loss, optimiser),)
 
     def _loss(self, batch: Batch, context: Context) -> Losses:
-        y = dequantise(batch.images, self.shape.levels, context.uniform(*batch.images.shape))
+        u, log_q = self.dequantise(batch.images, context.uniform(*batch.images.shape))
+        y = dequantise(batch.images, self.shape.levels, u)
         if context.step == 0:
             self.flow.initialise(logit(y, self.config.alpha)[0])
-        return Losses(-self.log_density(y).mean() / self.shape.dims)
+        return Losses((log_q - self.log_density(y)).mean() / self.shape.dims)
+
+    def dequantise(self, x: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+        """u ~ q(u | x) and log q(u | x)."""
+        u, log_q = self.dequantiser(x, uniform)
+        return u, log_q
 
     def log_density(self, y: Tensor) -> Tensor:
         """log p(y) in nats (B,); a little of its mass lies outside [0, 1], where the logit still is finite."""
@@ -69,10 +79,14 @@ class LogitFlow(GenerativeModel, Trains, HasDensity, HasLatent):
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """One pass of the inverse flow from z ~ N(0, I), then the level whose bin holds each pixel."""
         self.check_draw(self.config, draw)
-        return quantise(self._inverse(noise.normal("z", n, (self.latent,))), self.shape.levels)
+        return quantise(self._inverse(self.prior(n, draw, noise)), self.shape.levels)
+
+    def prior(self, n: int, draw: Draw, noise: Noise) -> Tensor:
+        """z of n images, (n, latent)."""
+        return noise.normal("z", n, (self.latent,))
 
     def decode(self, z: Tensor) -> Tensor:
-        """f^-1(z) on the scale of levels, (B, C, H, W), clamped to [-1, 1]."""
+        """f^-1(z) on the scale of levels, (B, C, H, W), clamped to [-1, 1]; z is the noise of all scales."""
         return bin_to_signed(self._inverse(z), self.shape.levels)
 
     def _inverse(self, z: Tensor) -> Tensor:

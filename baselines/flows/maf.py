@@ -15,6 +15,7 @@ from baselines.contract import ImageShape, Model, Training
 from baselines.flows.autoregressive_chain import autoregressive_chain, check_autoregressive
 from baselines.flows.logit_flow import LogitFlow
 from baselines.nets.autoregressive_flow import MaskedAutoregressive
+from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Config:
     hidden_layers: int = 1
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
     dropout: float = 0.5  # of hidden units
+    dequantisation: Dequantisation = "uniform"
+    dequantiser: DequantiserConfig = DequantiserConfig()
     lr: float = 2e-3
     training: Training = Training(batch_size=64)
 

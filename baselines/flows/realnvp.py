@@ -29,6 +29,7 @@ from baselines.nets.couplings import (
     Squeeze,
     checkerboard,
 )
+from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Config:
     blocks: int = 1  # residual blocks of each
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
     dropout: float = 0.1  # of features, in each block and before the last layer of each network
+    dequantisation: Dequantisation = "uniform"
+    dequantiser: DequantiserConfig = DequantiserConfig()
     lr: float = 4e-3
     training: Training = Training(batch_size=64)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from baselines.contract import Nats
-from baselines.data.likelihood import bits_per_dim, kinds, split_nats, subset
+from baselines.data.likelihood import bits_per_dim, dequantisation, kinds, split_nats, subset
 from baselines.noise import Noise, derive_seed
 from baselines.types import ImageShape, Kind
 from bench.metrics.base import Array, Subject
@@ -47,7 +47,8 @@ class BitsPerDim:
         assert subject.model is not None
         found: list[Measurement] = []
         for name, kind in kinds(subject.model, subject.likelihoods).items():
-            found += self._one(subject, name, kind)
+            how = dequantisation(subject.model, name)
+            found += [_told(m, how) for m in self._one(subject, name, kind)]
         return tuple(found)
 
     def _one(self, subject: Subject, name: str, kind: Kind) -> list[Measurement]:
@@ -133,6 +134,14 @@ def _in_nats(measured: Measurement, shape: ImageShape) -> Measurement:
     scale = math.log(2) * shape.dims
     low, high = (None if end is None else end * scale for end in (measured.low, measured.high))
     return replace(measured, value=measured.value * scale, unit="nats", low=low, high=high)
+
+
+def _told(m: Measurement, dequantised: str | None) -> Measurement:
+    """The measurement with the dequantisation that it was taken with, if any, in protocol and note."""
+    if dequantised is None:
+        return m
+    note = f"{m.note}; {dequantised} dequantisation"
+    return replace(m, protocol={**m.protocol, "dequantisation": dequantised}, note=note)
 
 
 def _bits(nats: Tensor, shape: ImageShape) -> Array:

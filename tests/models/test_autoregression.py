@@ -30,6 +30,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "pixelcnn": {"width": 12, "blocks": 2},
     "pixelrnn_diagonal": {"width": 24, "layers": 2},
     "pixelrnn_row": {"width": 24, "layers": 2},
+    "wavenet": {"width": 48, "skip": 24, "cycles": 1},
 }
 """Sizes for tests where the default takes long."""
 
