@@ -48,7 +48,10 @@ class Pixels:
 
     def draw(self, colour: int, log_p: Tensor) -> None:
         """Give a colour its levels by log P over them, (B * pixels, levels), unless they are known."""
-        drawn = invert_cdf(log_p, self.uniform[:, colour])
+        self.put(colour, invert_cdf(log_p, self.uniform[:, colour]))
+
+    def put(self, colour: int, drawn: Tensor) -> None:
+        """Give a colour the levels uint8 (B * pixels,), unless they are known."""
         if self.known is not None:
             images, fixed = self.known
             drawn = torch.where(fixed[:, colour], images[:, colour], drawn)

@@ -31,13 +31,11 @@ class Region(NamedTuple):
     skew: int = 0
 
 
-NOTHING = Region(0, 0, 0, 0)
-
-
-def front(time: int, height: int, width: int, skew: int) -> Region:
-    """The pixels (r, time - r * skew) of an image: a row enters every `skew` steps and leaves after `width`."""
-    lowest = max(0, -(-(time - width + 1) // skew))
-    return Region(lowest, time - lowest * skew, max(0, min(height - 1, time // skew) - lowest + 1), 1, skew)
+def front(time: int, height: int, width: int, skew: int, first: int = 0) -> Region:
+    """The pixels (r, time - r * skew) of an image from its `first` row: one enters every `skew` steps, for `width`."""
+    lowest = max(first, -(-(time - width + 1) // skew))
+    rows = min(height - 1, time // skew) - lowest + 1
+    return Region(lowest, time - lowest * skew, rows, 1, skew) if rows > 0 else Region(0, 0, 0, 1, skew)
 
 
 def fronts(height: int, width: int, skew: int) -> Iterator[Region]:
@@ -98,7 +96,7 @@ class Grid:
     def write(self, region: Region, x: Tensor) -> None:
         """x: (B * pixels, C)."""
         size, strides, start = self.layout.pixels(region)
-        self.map.as_strided(size, strides, start).copy_(x.view(size))
+        self.map.as_strided(size, strides, start).copy_(x.reshape(size))
 
     def read(self, region: Region) -> Tensor:
         """The windows of the region's pixels, (B * pixels, kernel rows * kernel columns * C)."""
@@ -125,6 +123,26 @@ class Memory:
         self.batch, self.height, self.width = batch, height, width
         self._layers: dict[nn.Module, _Layer] = {}
         self._layouts: dict[object, Layout] = {}
+        self._kept: dict[nn.Module, Grid] = {}
+        self._halved: Memory | None = None
+
+    @property
+    def halved(self) -> Memory:
+        """The memory of the same images at half the size, rounded up."""
+        if self._halved is None:
+            self._halved = Memory(self.batch, -(-self.height // 2), -(-self.width // 2))
+        return self._halved
+
+    def keep(self, owner: nn.Module, x: Tensor, region: Region) -> None:
+        """Keep features (B * pixels, C) for `recall`; the map's sides are rounded up to even ones."""
+        if owner not in self._kept:
+            height, width = self.height + self.height % 2, self.width + self.width % 2
+            self._kept[owner] = Grid(x.new_zeros(self.batch, height, width, x.shape[1]))
+        self._kept[owner].write(region, x)
+
+    def recall(self, owner: nn.Module, region: Region) -> Tensor:
+        """What was kept in the region."""
+        return self._kept[owner].read(region)
 
     def feed(self, layer: RasterConv2d, x: Tensor, region: Region) -> None:
         """Keep x (B * pixels, C) as the layer's input in the region."""
