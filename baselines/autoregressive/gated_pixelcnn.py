@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.autoregression import NAIVE, Autoregressive, Known
+from baselines.autoregression import Autoregressive, Known
 from baselines.autoregressive.canvas import Canvas
 from baselines.contract import Batch, Context, Draw, Given, ImageShape, Losses, Model, Noise, Training
 from baselines.data.likelihood import to_signed
@@ -97,7 +97,7 @@ class GatedPixelCnn(Autoregressive):
         return torch.logsumexp(before, 0) - torch.logsumexp(after, 0)
 
     def _log_joint(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """log P(h, x_<k) and log P(h, x_<=k) for each class and dimension, from log P(x_k | x_<k, h), (K, B, C, H, W)."""
+        """log P(h, x_<k) and log P(h, x_<=k), (classes, B, C, H, W), from log P(x_k | x_<k, h)."""
         in_order = own.flatten(2)[:, :, self.order]
         prior = self.log_frequencies.to(own)[:, None, None]
         after = torch.empty_like(in_order)
@@ -148,7 +148,7 @@ class GatedPixelCnn(Autoregressive):
 
     @torch.no_grad()
     def draw(self, uniform: Tensor, known: Known | None = None, given: Given | None = None) -> Tensor:
-        """One pass of the network in all; of a conditional model without labels, one of each class, weighted by Bayes."""
+        """One pass of the network in all; for a mixture over classes one of each, weighted by Bayes' rule."""
         labels, (channels, height, width) = self._labels(given), self.shape.chw
         if self.config.conditional and labels is None:
             return self._draw_of_mixture(uniform, known)
@@ -235,7 +235,9 @@ class Stacks(nn.Module):
         mask = causal_mask("B", width, width, 1, colours)
         self.hidden = RasterConv2d(width, width, mask=mask)
         self.dropout = nn.Dropout2d(config.dropout)
-        self.logits = RasterConv2d(width, colours * shape.levels, mask=_pointwise(width, colours * shape.levels, colours))
+        self.logits = RasterConv2d(
+            width, colours * shape.levels, mask=_pointwise(width, colours * shape.levels, colours)
+        )
 
     def forward(self, x: Tensor, labels: Tensor | None = None, step: Step | None = None) -> Tensor:
         """uint8 (B, C, H, W) to logits (B, levels, C, H, W); or a region (B * pixels, C) to (B * pixels, levels, C)."""
@@ -248,7 +250,8 @@ class Stacks(nn.Module):
         h = F.silu(self.hidden(F.silu(h), at))
         if at is None:
             h = self.dropout(h)
-        return self.logits(h, at).unflatten(1, (self.shape.channels, self.shape.levels)).transpose(1, 2)
+        out = self.logits(h, at)
+        return out.view(len(out), self.shape.channels, self.shape.levels, *out.shape[2:]).transpose(1, 2)
 
     @property
     def reaches(self) -> tuple[int, ...]:
@@ -306,6 +309,9 @@ class Layer(nn.Module):
         self.horizontal = RasterConv2d(
             into, 2 * width, (0, 0), (-half, 0), mask.repeat(2, 1, 1, 1), positions=places
         )  # the colours' groups in each half of the gate
+        with torch.no_grad():  # a gate halves what passes and more, so what enters it begins twice as large
+            for layer in (self.vertical, self.link, self.horizontal):
+                layer.weight.mul_(2)
         self.out = RasterConv2d(width, width, mask=_pointwise(width, width, colours))
         self.dropout = nn.Dropout2d(config.dropout)
         self.classes = nn.Embedding(config.classes, 4 * width) if config.conditional else None  # V of both gates
@@ -332,7 +338,11 @@ class Layer(nn.Module):
     def _gate(self, h: Tensor, of_class: Tensor | None, places: Places | None) -> Tensor:
         if of_class is not None:
             images = len(of_class)
-            h = (h.view(images, -1, h.shape[1]) + of_class[:, None]).flatten(0, 1) if places else h + of_class[..., None, None]
+            h = (
+                (h.view(images, -1, h.shape[1]) + of_class[:, None]).flatten(0, 1)
+                if places
+                else h + of_class[..., None, None]
+            )
         f, g = h.chunk(2, 1)
         gated = f.tanh() * g.sigmoid()
         return gated if places else self.dropout(gated)

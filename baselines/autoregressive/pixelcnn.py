@@ -111,7 +111,8 @@ class Conditionals(nn.Module):
         h = self.activation(self.hidden(self.activation(h), at))
         if at is None:
             h = self.dropout(h)
-        return self.logits(h, at).unflatten(1, (self.shape.channels, self.shape.levels)).transpose(1, 2)
+        out = self.logits(h, at)
+        return out.view(len(out), self.shape.channels, self.shape.levels, *out.shape[2:]).transpose(1, 2)
 
     @property
     def reach(self) -> int:

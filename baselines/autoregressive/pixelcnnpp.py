@@ -1,12 +1,13 @@
-"""PixelCNN++: mixtures of rounded logistics by a down- and upsampling network (Salimans et al. 2017, arXiv:1701.05517).
+"""PixelCNN++: mixtures of rounded logistics by two streams of several sizes (Salimans et al. 2017, arXiv:1701.05517).
 
-Each pixel is a mixture of K logistics over all of its colours, rounded to the levels, with open edge bins (eq. 2); within
-a component green's mean is linear in red, and blue's in red and green (eq. 3), so a colour's own conditional is a mixture
-weighted by how well each component told the colours before it. The network has two streams, one convolved downwards
-that sees the rows above, one convolved down and right that sees the pixel's row too; gated residual blocks with
-concatenated ELUs; strided convolutions down, transposed ones up, and shortcuts between blocks of one size (sec. 2.3-2.5,
-Fig. 2). Departures for small data: fewer blocks and features, no weight normalisation, transposed convolutions of 2x2 in
-both streams, learned biases for each position, dropout of whole features, and averaged weights.
+Each pixel is a mixture of K logistics over all of its colours, rounded to the levels, with open edge bins (eq. 2).
+Within a component green's mean is linear in red, and blue's in red and green (eq. 3), so a colour's own conditional is
+a mixture weighted by how well each component told the colours before it. Of the network's streams one is convolved
+downwards and sees the rows above, one is convolved down and right and sees the pixel's row too; gated residual blocks
+with concatenated ELUs; strided convolutions down, transposed ones up, and shortcuts between blocks of one size
+(sec. 2.3-2.5, Fig. 2). Departures for small data: fewer blocks and features, no weight normalisation, transposed
+convolutions of 2x2 in both streams, learned biases for each position, dropout of whole features, averaged weights, and
+clipped gradients.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Config:
     dropout: float = 0.25  # of features, within each block
     lr: float = 4e-3
     warmup: float = 0.05  # fraction of the budget
-    training: Training = Training(batch_size=64)
+    training: Training = Training(batch_size=64, clip_norm=1.0)
 
     def __post_init__(self) -> None:
         if min(self.width, self.blocks, self.sizes, self.components) < 1:
@@ -80,7 +81,7 @@ class PixelCnnPp(Autoregressive):
         out: (B, numbers, ...) of the network; x: levels (B, C, ...), which may be drawn while this goes on.
         """
         channels, levels = self.shape.channels, self.shape.levels
-        numbers = out.unflatten(1, (self.config.components, -1))
+        numbers = out.view(len(out), self.config.components, -1, *out.shape[2:])
         weights, means = numbers[:, :, 0], numbers[:, :, 1 : 1 + channels]
         log_scales = numbers[:, :, 1 + channels : 1 + 2 * channels].clamp(min=_LOWEST_LOG_SCALE)
         slopes = numbers[:, :, 1 + 2 * channels :].tanh()
@@ -255,7 +256,7 @@ class Double(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, width, h, w) to (B, width, *size), sizes up to 2h x 2w."""
-        parts = self.conv(x).unflatten(1, (2, 2, x.shape[1]))  # (B, row, column, width, h, w)
+        parts = self.conv(x).view(len(x), 2, 2, *x.shape[1:])  # (B, row, column, width, h, w)
         whole = parts.permute(0, 3, 4, 1, 5, 2).flatten(2, 3).flatten(3, 4)
         return whole[:, :, : size[0], : size[1]]
 

@@ -168,7 +168,9 @@ class Memory:
         found = self._layers.get(layer)
         if found is None:
             weight, bias = layer.masked_weight(), layer.bias
-            positions = None if layer.position is None else Grid((layer.position + bias[:, None, None]).permute(1, 2, 0)[None])
+            positions = (
+                None if layer.position is None else Grid((layer.position + bias[:, None, None]).permute(1, 2, 0)[None])
+            )
             matrix = weight.permute(2, 3, 1, 0).reshape(-1, len(weight)).contiguous()
             fed = None if layer.pointwise else self._grid(layer)
             found = self._layers[layer] = _Layer(matrix, None if positions else bias, positions, fed)

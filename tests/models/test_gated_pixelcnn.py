@@ -114,7 +114,9 @@ def gate(x: Tensor) -> Tensor:
 def test_a_conditional_models_likelihood_is_that_of_the_mixture_over_training_classes() -> None:
     model = conditional(oracles.BINARY)
     images = oracles.all_images(oracles.BINARY)
-    each = torch.stack([-model.dimension_nats(images, of_class(h, len(images))).flatten(1).sum(1) for h in range(CLASSES)])
+    each = torch.stack(
+        [-model.dimension_nats(images, of_class(h, len(images))).flatten(1).sum(1) for h in range(CLASSES)]
+    )
     torch.testing.assert_close(each.exp().sum(1), torch.ones(CLASSES, dtype=torch.float64))
     assert float((each[0].exp() - each[1].exp()).abs().sum()) > 0.3, "premise: classes differ"
     expected = (torch.tensor([6, 2, 3], dtype=torch.float64) / 11) @ each.exp()  # each class once more than seen

@@ -12,7 +12,14 @@ from torch.nn import functional as F
 from baselines.nets.raster import At, Grid, Memory, RasterConv2d, Region, Span, fronts
 
 B, H, W = 2, 5, 8
-WINDOWS = [((-1, 0), (-1, 1)), ((-2, 0), (-1, 0)), ((0, 0), (-3, 0)), ((-1, -1), (0, 0)), ((-2, -1), (-2, 2)), ((0, 0), (0, 0))]
+WINDOWS = [
+    ((-1, 0), (-1, 1)),
+    ((-2, 0), (-1, 0)),
+    ((0, 0), (-3, 0)),
+    ((-1, -1), (0, 0)),
+    ((-2, -1), (-2, 2)),
+    ((0, 0), (0, 0)),
+]
 
 
 def pixels_of(region: Region) -> Iterator[tuple[int, int]]:
