@@ -2,9 +2,10 @@
 
 The vertical stack sees all rows above a pixel, the horizontal stack the pixel's own row to the left and, through a 1x1
 convolution, the vertical stack one row up (Fig. 2). Each layer ends in a gate tanh(W_f x) * sigmoid(W_g x) (eq. 2); in
-the conditional model each gate also has V^T h of the class h (eq. 4). Departures for small data: learned biases for
-each position, dropout of whole features, averaged weights. The likelihood of a conditional model is that of the mixture
-over classes, P(x) = sum_h P(h) P(x | h) with the training images' class frequencies, exact and unconditional.
+the conditional model each gate also has V^T h of the class h (eq. 4). Departures for small data: residual connections
+in the vertical stack too, learned biases for each position, dropout of whole features, SiLU before the logits, averaged
+weights. The likelihood of a conditional model is that of the mixture over classes, P(x) = sum_h P(h) P(x | h) with the
+training images' class frequencies, exact and unconditional.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class GatedPixelCnn(Autoregressive):
             for colour in range(channels):
                 pixels.draw(colour, self.net(pixels.values, labels, step)[:, :, colour])
                 step = Step(memory, region, None)  # the rows above are the same for all colours
-            self.net.remember(pixels.values, step)
+                self.net.tell(pixels.values, step)
             canvas.keep(region, pixels)
         return canvas.images
 
@@ -176,7 +177,7 @@ class GatedPixelCnn(Autoregressive):
                 own = pixels.values[:, colour].long().expand(classes, n)
                 weights = weights + log_p.gather(2, own[:, :, None])[:, :, 0]
                 step = Step(memory, region, None)
-            self.net.remember(pixels.values.repeat(classes, 1), step)
+                self.net.tell(pixels.values.repeat(classes, 1), step)
             canvas.keep(region, pixels)
         return canvas.images
 
@@ -240,13 +241,13 @@ class Stacks(nn.Module):
         )
 
     def forward(self, x: Tensor, labels: Tensor | None = None, step: Step | None = None) -> Tensor:
-        """uint8 (B, C, H, W) to logits (B, levels, C, H, W); or a region (B * pixels, C) to (B * pixels, levels, C)."""
-        x = self._scaled(x)
-        v: Tensor | None = x
-        h = x
+        """uint8 (B, C, H, W) to logits (B, levels, C, H, W); or, from what it was told, (B * pixels, levels, C)."""
+        v: Tensor | None = self._scaled(x) if step is None else None
+        h: Tensor | None = v
         for k, layer in enumerate(self.layers):
             v, h = layer(v, h, labels, None if step is None else _places(step, k))
         at = None if step is None else At(step.memory, step.front, step.front)
+        assert h is not None
         h = F.silu(self.hidden(F.silu(h), at))
         if at is None:
             h = self.dropout(h)
@@ -262,14 +263,14 @@ class Stacks(nn.Module):
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.layers if isinstance(layer, Layer)]
 
-    def remember(self, values: Tensor, step: Step) -> None:
-        """Tell the values uint8 (B * pixels, C) of the front."""
+    def tell(self, values: Tensor, step: Step) -> None:
+        """The values uint8 (B * pixels, C) of the front, as far as its colours are drawn."""
         x, first = self._scaled(values), self._layers[0]
         step.memory.feed(first.vertical, x, step.front)
         step.memory.feed(first.horizontal, x, step.front)
 
     def _scaled(self, x: Tensor) -> Tensor:
-        return to_signed(x, self.shape.levels).to(self.hidden.weight.dtype)
+        return to_signed(x if x.is_floating_point() else x.to(self.hidden.weight.dtype), self.shape.levels)
 
 
 class Places(NamedTuple):
@@ -281,12 +282,13 @@ class Places(NamedTuple):
 
 
 def _places(step: Step, layer: int) -> Places:
-    here = At(step.memory, step.front, step.front)
-    if step.above is None:
-        return Places(None, At(step.memory, None, step.front), here)
-    source = step.above[layer - 1] if layer else None  # the first layer was told the pixels
-    target = step.above[layer]
-    return Places(At(step.memory, source, target), At(step.memory, target, step.front), here)
+    """Of layer 0, 1, ...; the first one is told the pixels, and fed by no other."""
+    memory, here, above = step
+    horizontal = At(memory, here if layer else None, here)
+    if above is None:
+        return Places(None, At(memory, None, here), horizontal)
+    vertical = At(memory, above[layer - 1] if layer else None, above[layer])
+    return Places(vertical, At(memory, above[layer], here), horizontal)
 
 
 def _pointwise(into: int, out: int, colours: int) -> Tensor:
@@ -294,7 +296,7 @@ def _pointwise(into: int, out: int, colours: int) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One gated layer of both stacks (Fig. 2); the first has mask A and no residual connection."""
+    """One gated layer of both stacks (Fig. 2); the first has mask A and no residual connections."""
 
     def __init__(self, first: bool, width: int, shape: ImageShape, config: Config) -> None:
         super().__init__()
@@ -309,9 +311,9 @@ class Layer(nn.Module):
         self.horizontal = RasterConv2d(
             into, 2 * width, (0, 0), (-half, 0), mask.repeat(2, 1, 1, 1), positions=places
         )  # the colours' groups in each half of the gate
-        with torch.no_grad():  # a gate halves what passes and more, so what enters it begins twice as large
+        with torch.no_grad():  # else a gate would shrink what passes, and the vertical stack fade from layer to layer
             for layer in (self.vertical, self.link, self.horizontal):
-                layer.weight.mul_(2)
+                layer.weight.mul_(3)
         self.out = RasterConv2d(width, width, mask=_pointwise(width, width, colours))
         self.dropout = nn.Dropout2d(config.dropout)
         self.classes = nn.Embedding(config.classes, 4 * width) if config.conditional else None  # V of both gates
@@ -319,21 +321,32 @@ class Layer(nn.Module):
             nn.init.normal_(self.classes.weight, std=0.1)
 
     def forward(
-        self, v: Tensor | None, h: Tensor, labels: Tensor | None, places: Places | None
+        self, v: Tensor | None, h: Tensor | None, labels: Tensor | None, places: Places | None
     ) -> tuple[Tensor | None, Tensor]:
         """Features of the vertical and of the horizontal stack to the next ones."""
         of_class: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.classes is not None:
             assert labels is not None
             of_class = self.classes(labels).chunk(2, 1)
+        vertical, link, horizontal = places or (None, None, None)
         above = None
-        if places is None or places.vertical is not None:
-            above = self.vertical(v, None if places is None else places.vertical)
-            v = self._gate(above, of_class[0], places)
-        row = self.horizontal(h, None if places is None else places.horizontal)
-        row = row + self.link(above, None if places is None else places.link)
-        out: Tensor = self.out(self._gate(row, of_class[1], places), None if places is None else places.horizontal)
-        return v, out if self.first else h + out
+        if places is None or vertical is not None:
+            above = self.vertical(v, vertical)
+            gated = self._gate(above, of_class[0], places)
+            v = gated if self.first else gated + self._at_target(v, vertical)
+        row = self.horizontal(h, horizontal) + self.link(above, link)
+        out: Tensor = self.out(self._gate(row, of_class[1], places), horizontal)
+        if self.first:
+            return v, out
+        assert h is not None
+        return v, h + out
+
+    def _at_target(self, v: Tensor | None, at: At | None) -> Tensor:
+        """The vertical stack's features where this layer answers, which is behind where it is fed."""
+        if at is not None:
+            return at.memory.fed(self.vertical, at.target)
+        assert v is not None
+        return v
 
     def _gate(self, h: Tensor, of_class: Tensor | None, places: Places | None) -> Tensor:
         if of_class is not None:

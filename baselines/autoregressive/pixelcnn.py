@@ -81,7 +81,7 @@ class PixelCnn(Autoregressive):
             pixels, at = canvas.pixels(region), At(memory, region, region)
             for colour in range(channels):
                 pixels.draw(colour, self.net(pixels.values, at)[:, :, colour])
-            self.net.remember(pixels.values, at)
+                self.net.tell(pixels.values, at)
             canvas.keep(region, pixels)
         return canvas.images
 
@@ -104,8 +104,8 @@ class Conditionals(nn.Module):
         self.logits = MaskedConv2d(width, colours * shape.levels, 1, "B", colours)
 
     def forward(self, x: Tensor, at: At | None = None) -> Tensor:
-        """uint8 (B, C, H, W) to logits (B, levels, C, H, W); or a region (B * pixels, C) to (B * pixels, levels, C)."""
-        h = self.first(self._scaled(x), at)
+        """uint8 (B, C, H, W) to logits (B, levels, C, H, W); or, from what it was told, (B * pixels, levels, C)."""
+        h = self.first(self._scaled(x)) if at is None else self.first(None, at._replace(source=None))
         for block in self.blocks:
             h = block(h, at)
         h = self.activation(self.hidden(self.activation(h), at))
@@ -119,12 +119,12 @@ class Conditionals(nn.Module):
         """How many columns to the right the widest layer sees."""
         return max(layer.reach for layer in self.modules() if isinstance(layer, MaskedConv2d))
 
-    def remember(self, values: Tensor, at: At) -> None:
-        """Tell the values uint8 (B * pixels, C) of a region, which no feature has seen while they were drawn."""
+    def tell(self, values: Tensor, at: At) -> None:
+        """The values uint8 (B * pixels, C) of a region, as far as its colours are drawn."""
         at.memory.feed(self.first, self._scaled(values), at.target)
 
     def _scaled(self, x: Tensor) -> Tensor:
-        return to_signed(x, self.shape.levels).to(self.first.weight.dtype)
+        return to_signed(x if x.is_floating_point() else x.to(self.first.weight.dtype), self.shape.levels)
 
 
 class Block(nn.Module):

@@ -35,13 +35,13 @@ _LOWEST_LOG_SCALE = -7.0  # as in the paper's code: narrower logistics are all o
 class Config:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    width: int = 40  # features of each stream
+    width: int = 24  # features of each stream
     blocks: int = 2  # of each stream, at each size on the way down; one more on the way up, but at the smallest size
     sizes: int = 2  # the image's own, its half, ...
     components: int = 5  # K, of the mixture
     positions: bool = True  # learned biases for each position, in each block
-    dropout: float = 0.25  # of features, within each block
-    lr: float = 4e-3
+    dropout: float = 0.4  # of features, within each block
+    lr: float = 6e-3
     warmup: float = 0.05  # fraction of the budget
     training: Training = Training(batch_size=64, clip_norm=1.0)
 
@@ -106,7 +106,7 @@ class PixelCnnPp(Autoregressive):
             out = self.net(pixels.values, step)
             for colour, mixture in enumerate(self._mixtures(out, pixels.values)):
                 pixels.put(colour, invert_mixture(*mixture, self.shape.levels, pixels.uniform[:, colour]))
-            self.net.remember(pixels.values, step)
+            self.net.tell(pixels.values, step)
             canvas.keep(region, pixels)
         return canvas.images
 
@@ -181,15 +181,15 @@ class Streams(nn.Module):
         _, ul = self.level(u, ul, step)
         return self.last(F.elu(ul), step.here)
 
-    def remember(self, values: Tensor, step: Step) -> None:
-        """Tell the values uint8 (B, C) of a pixel, which no feature has seen while they were drawn."""
+    def tell(self, values: Tensor, step: Step) -> None:
+        """The values uint8 (B, C) of a pixel."""
         x = self._scaled(values)
         for layer in (self.above, self.row_above, self.left):
             step.memory.feed(layer, x, step.pixel)
 
     def _scaled(self, x: Tensor) -> Tensor:
         """With a constant feature, which tells the image from the zeros around it."""
-        y = to_signed(x, self.levels).to(self.left.weight.dtype)
+        y = to_signed(x if x.is_floating_point() else x.to(self.left.weight.dtype), self.levels)
         return torch.cat([y, torch.ones_like(y[:, :1])], 1)
 
 

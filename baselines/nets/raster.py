@@ -98,6 +98,10 @@ class Grid:
         size, strides, start = self.layout.pixels(region)
         self.map.as_strided(size, strides, start).copy_(x.reshape(size))
 
+    def pixels(self, region: Region) -> Tensor:
+        """What `write` wrote, (B * pixels, C)."""
+        return self.map.as_strided(*self.layout.pixels(region)).reshape(-1, self.layout.channels)
+
     def read(self, region: Region) -> Tensor:
         """The windows of the region's pixels, (B * pixels, kernel rows * kernel columns * C)."""
         size, strides, start = self.layout.windows(region)
@@ -149,6 +153,12 @@ class Memory:
         fed = self._of(layer).fed
         assert fed is not None
         fed.write(region, x)
+
+    def fed(self, layer: RasterConv2d, region: Region) -> Tensor:
+        """What the layer was fed in the region, (B * pixels, C)."""
+        fed = self._of(layer).fed
+        assert fed is not None
+        return fed.pixels(region)
 
     def answer(self, layer: RasterConv2d, x: Tensor | None, region: Region) -> Tensor:
         """The layer's output (B * pixels, out) in the region, from x or, where it sees more, from what it was fed."""

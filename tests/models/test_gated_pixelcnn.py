@@ -101,7 +101,7 @@ def test_a_layer_is_two_gated_convolutions_joined_one_row_up() -> None:
     gated = gate(row + of_h[:, :, None, None])
     out = torch.einsum("oi,bihw->bohw", layer.out.masked_weight()[:, :, 0, 0], gated) + layer.out.bias[:, None, None]
     found_v, found_h = layer(v, h, labels, None)
-    torch.testing.assert_close(found_v, new_v)
+    torch.testing.assert_close(found_v, v + new_v)
     torch.testing.assert_close(found_h, h + out)
 
 
