@@ -10,7 +10,6 @@ training images' class frequencies, exact and unconditional.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from baselines.contract import Batch, Context, Draw, Given, ImageShape, Losses, 
 from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
 from baselines.nets.masked import causal_mask
-from baselines.nets.raster import At, Memory, RasterConv2d, Region, front, fronts
+from baselines.nets.raster import At, Memory, RasterConv2d, Region, rows_in_turn, schedule
 
 
 @dataclass(frozen=True)
@@ -188,40 +187,6 @@ class Step(NamedTuple):
     memory: Memory
     front: Region  # the pixels to be drawn
     above: tuple[Region, ...] | None  # what each layer of the vertical stack is to add; None if nothing
-
-
-Schedule = Iterator[tuple[Region, tuple[Region, ...] | None]]
-
-
-def schedule(height: int, width: int, reaches: tuple[int, ...]) -> Schedule:
-    """The pixels of each step, and what each layer of the vertical stack, which reaches so far right, adds before it.
-
-    Whichever takes fewer calls of the two stacks: pixels in turn with the row above done at once, or fronts.
-    """
-    fewest = width + (sum(reaches) + 1) * (height - 1)
-    if 2 * fewest < height * width + height:
-        return _fronts(height, width, reaches)
-    return rows_in_turn(height, width, len(reaches))
-
-
-def rows_in_turn(height: int, width: int, layers: int) -> Schedule:
-    """Pixel after pixel; where a row begins, the vertical stack passes over the whole row above."""
-    for region in fronts(height, width, width):
-        begins = region.column == 0 and region.row > 0
-        yield region, (Region(region.row - 1, 0, 1, width),) * layers if begins else None
-
-
-def _fronts(height: int, width: int, reaches: tuple[int, ...]) -> Schedule:
-    """A row follows R + 1 columns behind the one above, R being how far right the vertical stack reaches in all.
-
-    A layer is ahead of the pixels that are drawn by what the layers after it reach.
-    """
-    skew = sum(reaches) + 1
-    ahead = [sum(reaches[layer + 1 :]) for layer in range(len(reaches))]
-    for time in range(width + skew * (height - 1)):
-        below = [front(time + lead, height, width, skew, first=1) for lead in ahead]
-        above = tuple(region._replace(row=region.row - 1) if region.rows else region for region in below)
-        yield front(time, height, width, skew), above if any(region.rows for region in above) else None
 
 
 class Stacks(nn.Module):

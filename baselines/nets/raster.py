@@ -45,6 +45,41 @@ def fronts(height: int, width: int, skew: int) -> Iterator[Region]:
         yield front(time, height, width, skew)
 
 
+Schedule = Iterator[tuple[Region, tuple[Region, ...] | None]]
+"""The pixels to draw in each step, and what each layer of a stack over the rows above is to add before."""
+
+
+def schedule(height: int, width: int, reaches: tuple[int, ...]) -> Schedule:
+    """Of a vertical stack whose layers reach so far right, and a horizontal one for the pixel's own row.
+
+    Whichever takes fewer calls of the two: pixels in turn with the row above done at once, or fronts.
+    """
+    fewest = width + (sum(reaches) + 1) * (height - 1)
+    if 2 * fewest < height * width + height:
+        return _fronts(height, width, reaches)
+    return rows_in_turn(height, width, len(reaches))
+
+
+def rows_in_turn(height: int, width: int, layers: int) -> Schedule:
+    """Pixel after pixel; where a row begins, the vertical stack passes over the whole row above."""
+    for region in fronts(height, width, width):
+        begins = region.column == 0 and region.row > 0
+        yield region, (Region(region.row - 1, 0, 1, width),) * layers if begins else None
+
+
+def _fronts(height: int, width: int, reaches: tuple[int, ...]) -> Schedule:
+    """A row follows R + 1 columns behind the one above, R being how far right the vertical stack reaches in all.
+
+    A layer is ahead of the pixels that are drawn by what the layers after it reach.
+    """
+    skew = sum(reaches) + 1
+    ahead = [sum(reaches[layer + 1 :]) for layer in range(len(reaches))]
+    for time in range(width + skew * (height - 1)):
+        below = [front(time + lead, height, width, skew, first=1) for lead in ahead]
+        above = tuple(region._replace(row=region.row - 1) if region.rows else region for region in below)
+        yield front(time, height, width, skew), above if any(region.rows for region in above) else None
+
+
 class Layout:
     """Where a region lies in maps (B, H, W, C) with a margin for windows of these rows and columns."""
 

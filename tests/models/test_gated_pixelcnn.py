@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.autoregression import Known
-from baselines.autoregressive.gated_pixelcnn import Config, GatedPixelCnn, Layer, schedule
+from baselines.autoregressive.gated_pixelcnn import Config, GatedPixelCnn, Layer
 from baselines.config import build_config
 from baselines.contract import Batch, Context, Draw, Given, Noise
 from baselines.errors import UserError
+from baselines.nets.raster import schedule
 from baselines.types import ImageShape
 from bench.measure.workload import capture_calls
 from tests.models import oracles_likelihood as oracles
