@@ -159,8 +159,9 @@ def raster_order(shape: ImageShape) -> Tensor:
 
 def invert_cdf(log_p: Tensor, uniform: Tensor) -> Tensor:
     """The level (B,) uint8 whose share of the cumulated softmax of log_p (B, levels) holds uniform (B,)."""
-    cdf = log_p.double().softmax(1).cumsum(1)
-    level = (cdf <= uniform[:, None]).sum(1)
+    cdf = log_p.softmax(1).cumsum(1, dtype=torch.float64)
+    u = uniform.double().contiguous()[:, None]
+    level = torch.searchsorted(cdf.contiguous(), u, right=True)[:, 0]  # how many entries are at most u
     return level.clamp(max=log_p.shape[1] - 1).to(torch.uint8)
 
 

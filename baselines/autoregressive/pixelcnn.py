@@ -8,20 +8,23 @@ for each position, dropout of whole features, and averaged weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from baselines.autoregression import Autoregressive, Known, invert_cdf
+from baselines.autoregression import Autoregressive, Known
+from baselines.autoregressive.canvas import Canvas
 from baselines.contract import Given, ImageShape, Model, Training
 from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
-from baselines.nets.masked import MaskedConv2d, PositionBias, RasterCache
+from baselines.nets.masked import MaskedConv2d
+from baselines.nets.raster import At, Memory, fronts
 
-_ACTIVATIONS: Mapping[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu}
 
 
 @dataclass(frozen=True)
@@ -67,21 +70,20 @@ class PixelCnn(Autoregressive):
 
     @torch.no_grad()
     def draw(self, uniform: Tensor, known: Known | None = None, given: Given | None = None) -> Tensor:
-        """What earlier pixels have contributed is cached, so an image costs about one pass of the whole network."""
+        """One pass of the network in all, a front of pixels at a time.
+
+        A layer reaches right in the rows above only, so a row may follow the one above it `reach + 1` columns behind,
+        however deep the network is: W + (reach + 1)(H - 1) calls for each colour.
+        """
         channels, height, width = self.shape.chw
-        x = torch.zeros(uniform.shape, dtype=torch.uint8, device=uniform.device)
-        cache = RasterCache(height, width)
-        for place in range(height * width):
-            cache.row, cache.column = row, column = divmod(place, width)
-            pixel = x[:, :, row, column, None, None]
+        canvas, memory = Canvas(uniform, known), Memory(len(uniform), height, width)
+        for region in fronts(height, width, self.net.reach + 1):
+            pixels, at = canvas.pixels(region), At(memory, region, region)
             for colour in range(channels):
-                logits = self.net(pixel, cache)[:, :, colour, 0, 0]
-                if known is not None and place * channels + colour < known.dims:
-                    pixel[:, colour, 0, 0] = known.images[:, colour, row, column]
-                else:
-                    pixel[:, colour, 0, 0] = invert_cdf(logits, uniform[:, colour, row, column])
-            self.net.remember(pixel, cache)
-        return x
+                pixels.draw(colour, self.net(pixels.values, at)[:, :, colour])
+                self.net.tell(pixels.values, at)
+            canvas.keep(region, pixels)
+        return canvas.images
 
 
 class Conditionals(nn.Module):
@@ -93,32 +95,36 @@ class Conditionals(nn.Module):
         colours = shape.channels
         half = -(-config.width // (2 * colours)) * colours  # h, a multiple of the colours
         width = 2 * half
-        self.first = MaskedConv2d(colours, width, config.first_kernel, "A", colours)
-        self.position = PositionBias(width, shape.height, shape.width) if config.positions else None
+        places = (shape.height, shape.width) if config.positions else None
+        self.first = MaskedConv2d(colours, width, config.first_kernel, "A", colours, places)
         self.blocks = nn.ModuleList(Block(half, shape, config) for _ in range(config.blocks))
-        self.activation = _ACTIVATIONS[config.activation]()
+        self.activation = _ACTIVATIONS[config.activation]
         self.hidden = MaskedConv2d(width, width, 1, "B", colours)
         self.dropout = nn.Dropout2d(config.dropout)
         self.logits = MaskedConv2d(width, colours * shape.levels, 1, "B", colours)
 
-    def forward(self, x: Tensor, cache: RasterCache | None = None) -> Tensor:
-        """uint8 (B, C, H, W) to logits (B, levels, C, H, W); with a cache, for its pixel alone (H = W = 1)."""
-        h = self.first(self._scaled(x), cache)
-        if self.position is not None:
-            h = self.position(h, cache)
+    def forward(self, x: Tensor, at: At | None = None) -> Tensor:
+        """uint8 (B, C, H, W) to logits (B, levels, C, H, W); or, from what it was told, (B * pixels, levels, C)."""
+        h = self.first(self._scaled(x)) if at is None else self.first(None, at._replace(source=None))
         for block in self.blocks:
-            h = block(h, cache)
-        h = self.activation(self.hidden(self.activation(h)))
-        logits: Tensor = self.logits(self.dropout(h))
-        batch, _, height, width = logits.shape
-        return logits.view(batch, self.shape.channels, self.shape.levels, height, width).transpose(1, 2)
+            h = block(h, at)
+        h = self.activation(self.hidden(self.activation(h), at))
+        if at is None:
+            h = self.dropout(h)
+        out = self.logits(h, at)
+        return out.view(len(out), self.shape.channels, self.shape.levels, *out.shape[2:]).transpose(1, 2)
 
-    def remember(self, pixel: Tensor, cache: RasterCache) -> None:
-        """Tell the cache the value uint8 (B, C, 1, 1) of a pixel, which no feature has seen while it was drawn."""
-        cache.feed(self.first, self._scaled(pixel))
+    @property
+    def reach(self) -> int:
+        """How many columns to the right the widest layer sees."""
+        return max(layer.reach for layer in self.modules() if isinstance(layer, MaskedConv2d))
+
+    def tell(self, values: Tensor, at: At) -> None:
+        """The values uint8 (B * pixels, C) of a region, as far as its colours are drawn."""
+        at.memory.feed(self.first, self._scaled(values), at.target)
 
     def _scaled(self, x: Tensor) -> Tensor:
-        return to_signed(x, self.shape.levels).to(self.first.weight.dtype)
+        return to_signed(x if x.is_floating_point() else x.to(self.first.weight.dtype), self.shape.levels)
 
 
 class Block(nn.Module):
@@ -126,19 +132,20 @@ class Block(nn.Module):
 
     def __init__(self, half: int, shape: ImageShape, config: Config) -> None:
         super().__init__()
-        self.activation = _ACTIVATIONS[config.activation]()
+        self.activation = _ACTIVATIONS[config.activation]
         self.narrow = MaskedConv2d(2 * half, half, 1, "B", shape.channels)
-        self.causal = MaskedConv2d(half, half, config.kernel, "B", shape.channels)
-        self.position = PositionBias(half, shape.height, shape.width) if config.positions else None
+        places = (shape.height, shape.width) if config.positions else None
+        self.causal = MaskedConv2d(half, half, config.kernel, "B", shape.channels, places)
         self.dropout = nn.Dropout2d(config.dropout)
         self.widen = MaskedConv2d(half, 2 * half, 1, "B", shape.channels)
 
-    def forward(self, h: Tensor, cache: RasterCache | None = None) -> Tensor:
-        """(B, 2h, H, W) to the same; with a cache, one pixel."""
-        inner = self.causal(self.activation(self.narrow(self.activation(h))), cache)
-        if self.position is not None:
-            inner = self.position(inner, cache)
-        out: Tensor = h + self.widen(self.dropout(self.activation(inner)))
+    def forward(self, h: Tensor, at: At | None = None) -> Tensor:
+        """(B, 2h, H, W) to the same; or a region (B * pixels, 2h)."""
+        inner = self.causal(self.activation(self.narrow(self.activation(h), at)), at)
+        inner = self.activation(inner)
+        if at is None:
+            inner = self.dropout(inner)
+        out: Tensor = h + self.widen(inner, at)
         return out
 
 

@@ -27,7 +27,9 @@ TINY_RGB = ImageShape(3, 1, 3, 2)
 DOUBLE = Noise(3, dtype=torch.float64)
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
+    "gated_pixelcnn": {"width": 24, "layers": 3},
     "pixelcnn": {"width": 12, "blocks": 2},
+    "pixelcnnpp": {"width": 8, "blocks": 1, "components": 3},
     "pixelrnn_diagonal": {"width": 24, "layers": 2},
     "pixelrnn_row": {"width": 24, "layers": 2},
     "wavenet": {"width": 48, "skip": 24, "cycles": 1},

@@ -1,25 +1,20 @@
-"""PixelCNN: normalised, its sampler follows its density, no conditional sees what comes later."""
+"""PixelCNN: its masks, their blind spot, and fronts of pixels that are as many whatever its depth."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor
-from torch.func import jacrev
 from torch.nn import functional as F
 
-from baselines import checkpoint
 from baselines.autoregressive.pixelcnn import Config, PixelCnn
 from baselines.config import build_config
 from baselines.contract import Draw, Noise
 from baselines.errors import UserError
 from baselines.nets.masked import MaskedConv2d, causal_mask
 from baselines.types import ImageShape
+from bench.measure.workload import capture_calls
 from tests.models import oracles_likelihood as oracles
 
-RGB = ImageShape(3, 3, 4, 5)
 DIGITS = ImageShape(1, 8, 8, 17)
 DOUBLE = Noise(3, dtype=torch.float64)
 
@@ -29,66 +24,6 @@ def small(shape: ImageShape, seed: int = 0, perturb: float = 0.1, first_kernel: 
     model = oracles.built("pixelcnn", shape, config, perturb, seed)
     assert isinstance(model, PixelCnn)
     return model
-
-
-@torch.no_grad()
-def naive_sample(model: PixelCnn, n: int, noise: Noise) -> Tensor:
-    """The definition: the whole network for every pixel and colour, and the first level whose CDF exceeds u."""
-    uniform = noise.uniform("pixels", n, model.shape.chw)
-    x = torch.zeros(n, *model.shape.chw, dtype=torch.uint8)
-    for row in range(model.shape.height):
-        for column in range(model.shape.width):
-            for colour in range(model.shape.channels):
-                cdf = model.net(x)[:, :, colour, row, column].softmax(1).cumsum(1)
-                above = cdf > uniform[:, colour, row, column, None]
-                x[:, colour, row, column] = above.double().argmax(1).to(torch.uint8)
-    return x
-
-
-@pytest.mark.parametrize("shape", [oracles.BINARY, ImageShape(3, 1, 3, 2), ImageShape(3, 1, 1, 5)], ids=str)
-def test_probabilities_of_all_images_sum_to_one(shape: ImageShape) -> None:
-    p = oracles.probabilities(small(shape))
-    assert len(p) == shape.levels**shape.dims
-    assert float(p.std() / p.mean()) > 0.1, "premise: far from uniform"
-    assert float(p.sum()) == pytest.approx(1, abs=1e-12)
-
-
-@pytest.mark.parametrize("shape", [oracles.BINARY, ImageShape(3, 1, 3, 2)], ids=str)
-def test_the_sampler_follows_the_density(shape: ImageShape) -> None:
-    model = small(shape, perturb=0.3)
-    p = oracles.probabilities(model)
-    found = oracles.sampler_distance(model, p, 20_000)
-    assert abs(found.value - found.floor) < 5 * found.spread
-    wrong = oracles.sampler_distance(model, p.flip(0), 20_000)
-    assert wrong.value > wrong.floor + 20 * wrong.spread, "premise: the test sees another distribution"
-
-
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("shape", [DIGITS, RGB], ids=str)
-def test_no_conditional_depends_on_a_later_pixel_or_colour(shape: ImageShape, mode: str) -> None:
-    model = small(shape).train(mode == "train")
-    found, rank = oracles.dependence(model), oracles.raster_order(shape)
-    assert oracles.leaks(found, rank) == 0
-    assert found.diagonal().all(), "premise: a change of a pixel is seen"
-    assert oracles.leaks(found, rank.flip(0)) > 0, "premise: in another order there would be leaks"
-
-
-def test_the_autograd_jacobian_of_the_logits_is_zero_for_later_pixels_and_not_for_earlier_ones() -> None:
-    model = small(RGB)
-    rank = oracles.raster_order(RGB)
-    signed = torch.rand(1, *RGB.chw, dtype=torch.float64) * 2 - 1
-    model.net._scaled = lambda x: x  # type: ignore[method-assign] # real numbers in place of levels
-    jacobian = jacrev(lambda x: model.net(x)[0].flatten(1).sum(0))(signed)
-    reached = jacobian.view(RGB.dims, RGB.dims) != 0
-    assert not (reached & ~oracles.allowed(rank)).any()
-    assert (reached & oracles.allowed(rank)).sum() > 0.8 * oracles.allowed(rank).sum()
-
-
-def test_colours_of_one_pixel_condition_each_other_in_the_order_red_green_blue() -> None:
-    shape = ImageShape(3, 1, 1, 4)
-    found = oracles.dependence(small(shape), bases=8)
-    expected = torch.ones(3, 3).tril().bool()  # R | nothing, G | R, B | R, G; and each on itself
-    assert torch.equal(found, expected)
 
 
 def test_the_blind_spot_is_that_of_a_single_masked_stack() -> None:
@@ -117,53 +52,16 @@ def _reaches(layers: int, up: int, right: int) -> bool:
     return (up, right) in places
 
 
-def test_default_context_is_all_but_the_blind_spot() -> None:
-    model = oracles.built("pixelcnn", DIGITS)
-    found, rank = oracles.dependence(model, bases=3), oracles.raster_order(DIGITS)
-    fraction = oracles.context_fraction(found, rank)
-    assert 0.85 < fraction < 1, fraction
-
-
-def test_training_mode_leaks_nothing_between_images() -> None:
-    model = small(DIGITS)
-    assert oracles.batch_leak(model) == 0
-
-
-@pytest.mark.parametrize("shape", [DIGITS, RGB, oracles.BINARY], ids=str)
-def test_cached_sampling_equals_naive_sampling_bit_for_bit(shape: ImageShape) -> None:
-    model = small(shape)
-    naive = naive_sample(model, 16, DOUBLE)
-    assert set(naive.flatten().tolist()) == set(range(shape.levels)), "premise: every level occurs"
-    assert torch.equal(model.sample(16, Draw(), DOUBLE), naive)
-
-
-def test_same_noise_gives_the_same_image_whatever_the_batch() -> None:
-    model = small(RGB)
-    whole = model.sample(6, Draw(), DOUBLE)
-    parts = [model.sample(2, Draw(), DOUBLE.at(i)) for i in (4, 0, 2)]
-    assert torch.equal(whole, torch.cat([parts[1], parts[2], parts[0]]))
-    assert not torch.equal(whole, model.sample(6, Draw(), Noise(4, dtype=torch.float64)))
-
-
-def test_nats_are_the_sum_of_the_map_and_of_each_pixels_own_log_probability() -> None:
-    model = small(RGB)
-    x = torch.randint(0, RGB.levels, (5, *RGB.chw), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    nats = model.nats(x, "exact", DOUBLE)
-    p = model.net(x).softmax(1).detach()
-    by_hand = torch.tensor(
-        [[-p[b, int(v), c, i, j].log() for (c, i, j), v in _pixels(x[b])] for b in range(len(x))], dtype=torch.float64
-    )
-    torch.testing.assert_close(nats.total, by_hand.sum(1))
-    torch.testing.assert_close(nats.maps["pixels"].flatten(1), by_hand)
-
-
-def _pixels(image: Tensor) -> list[tuple[tuple[int, int, int], Tensor]]:
-    return [
-        ((c, i, j), image[c, i, j])
-        for c in range(image.shape[0])
-        for i in range(image.shape[1])
-        for j in range(image.shape[2])
-    ]
+@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_takes_a_call_for_each_front_however_deep_the_network_is(blocks: int, channels: int) -> None:
+    shape = ImageShape(channels, 6, 11, 4)
+    config = {"width": 6, "blocks": blocks, "first_kernel": 5, "kernel": 3}
+    model = oracles.built("pixelcnn", shape, config)
+    with capture_calls(model) as calls:
+        fast = model.sample(3, Draw(), DOUBLE)
+    assert calls.count == channels * (11 + 3 * 5), "skew 3: the first layer reaches two columns to the right"
+    assert torch.equal(fast, model.sample(3, Draw("naive"), DOUBLE))
 
 
 def test_leaving_out_the_masked_rows_equals_the_whole_masked_kernel() -> None:
@@ -183,16 +81,6 @@ def test_mask_b_adds_to_mask_a_the_pixels_own_colour() -> None:
         causal_mask("A", 3, 6, 4, 3)
     with pytest.raises(ValueError, match="divisible by 3"):
         causal_mask("A", 3, 7, 3, 3)
-
-
-def test_a_checkpoint_keeps_density_and_samples(tmp_path: Path) -> None:
-    model, again = small(RGB), small(RGB, seed=1)
-    checkpoint.save(tmp_path, "model", model.state_dict(), {})
-    loaded = checkpoint.load(tmp_path, "model")
-    assert loaded is not None
-    assert not torch.equal(model.sample(4, Draw(), DOUBLE), again.sample(4, Draw(), DOUBLE))
-    again.load_state_dict(loaded[0])
-    assert torch.equal(model.sample(4, Draw(), DOUBLE), again.sample(4, Draw(), DOUBLE))
 
 
 def test_bad_settings_and_draws_are_told() -> None:
