@@ -137,7 +137,7 @@ class Memory(ABC):
         self.reach = first.reach
         size = (n, shape.channels, shape.height + self.reach, net.columns + 2 * self.reach)
         self.pixels = first.weight.new_zeros(size)  # on the scale that the first layer sees; 0 off the image
-        self.kernel = (first.weight * first.mask).flatten(1).T.contiguous()
+        self.kernel = first.masked_weight().flatten(1).T.contiguous()
         self.kernel_bias = first.bias
         self.widen = [layer.widen.masked().T.contiguous() for layer in net.lstm_layers]
         self.head = [(layer.masked().T.contiguous(), layer.bias) for layer in (net.hidden, net.logits)]
