@@ -33,7 +33,7 @@ class HasLikelihood(ABC):
     likelihoods_on_request: ClassVar[Mapping[str, Kind]] = {}
     """Those that cost too much to be taken unasked, e.g. {"pf_ode": "estimate"}."""
 
-    @classmethod
+    @classmethod  # noqa: B027 - most have all that they name
     def check_likelihood(cls, config: Any, name: str) -> None:
         """Refuse a likelihood on request that a model of this config has not; asked before anything is trained.
 
