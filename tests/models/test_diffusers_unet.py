@@ -163,7 +163,11 @@ def test_the_weights_are_part_of_the_key(copy: Path, folder: Path) -> None:
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, r"prediction_type: expected .* got 'flow'"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "exp"}, r"beta_schedule: expected .* got 'exp'"),
         ("scheduler/scheduler_config.json", {"variance_type": "learned_range"}, "variance_type: expected a fixed one"),
-        ("scheduler/scheduler_config.json", {"prediction_type": ["epsilon"]}, r"prediction_type: expected .* got \['eps"),
+        (
+            "scheduler/scheduler_config.json",
+            {"prediction_type": ["epsilon"]},
+            r"prediction_type: expected .* got \['eps",
+        ),
         ("scheduler/scheduler_config.json", {"beta_end": 2.0}, r"beta_end: expected .* above 0 and below 1, got 2\.0"),
         ("scheduler/scheduler_config.json", {"beta_start": "0.1"}, r"beta_start: expected a number .* got '0\.1'"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1, 2.0]}, "no chain follows"),
