@@ -222,7 +222,8 @@ def check_unused_betas(schedule: str, beta_start: float, beta_end: float) -> Non
     """
     if (beta_start, beta_end) != DEFAULT_BETAS:
         raise UserError(
-            f"beta_start, beta_end: the {schedule} schedule takes neither, got {beta_start:g}, {beta_end:g}; leave them out"
+            f"beta_start, beta_end: the {schedule} schedule takes neither, got {beta_start:g}, {beta_end:g}; "
+            "leave them out"
         )
 
 

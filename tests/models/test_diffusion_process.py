@@ -169,6 +169,10 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
     for rates in ((1e-4, 0.03), (1e-3, 0.02)):
         with pytest.raises(UserError, match=r"beta_start, beta_end: the cosine schedule takes neither, got"):
             make_process("cosine", 1000, *rates)
+    with pytest.raises(UserError, match=r"linear', timesteps 100, .*beta_end 0\.99: no chain follows: betas: expected"):
+        make_process("linear", 100, 1e-4, 0.99)
+    with pytest.raises(UserError, match=r"a log abar of -35 or more, got -307; take a smaller beta_end"):
+        make_process("linear", 100, 1e-4, 0.5)
     with pytest.raises(ValueError, match="float64"):
         Process(torch.tensor([0.1]))
     with pytest.raises(ValueError, match="in \\(0, 1\\)"):
@@ -185,8 +189,7 @@ def test_a_chain_beyond_what_numbers_hold_is_refused_and_every_other_one_is_samp
     for beta_end in (0.001, 0.02, 0.05, 0.06, 0.07, 0.2, 0.5, 0.9, 0.99, 0.999999):
         try:
             process = make_process(schedule, timesteps, 1e-4, beta_end, zero_terminal)
-        except UserError as error:
-            assert "beta_end" in str(error)
+        except UserError:
             refused += 1
             continue
         made += 1

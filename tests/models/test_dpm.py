@@ -84,7 +84,7 @@ def test_where_beta_and_beta_tilde_are_one_number_the_variance_is_that_number() 
 
 
 def test_the_rates_of_another_schedule_are_refused() -> None:
-    with pytest.raises(UserError, match="the erasing schedule takes neither, got 0.001, 0.02; leave them out"):
+    with pytest.raises(UserError, match=r"the erasing schedule takes neither, got 0\.001, 0\.02; leave them out"):
         model(beta_start=0.001)
 
 
