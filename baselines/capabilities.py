@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ class HasLikelihood(ABC):
     likelihoods: ClassVar[Mapping[str, Kind]]  # e.g. {"vlb": "upper_bound"}
     likelihoods_on_request: ClassVar[Mapping[str, Kind]] = {}
     """Those that cost too much to be taken unasked, e.g. {"pf_ode": "estimate"}."""
+
+    @classmethod  # noqa: B027 - most have all that they name
+    def check_likelihood(cls, config: Any, name: str) -> None:
+        """Refuse a likelihood on request that a model of this config has not; asked before anything is trained.
+
+        Raises:
+            UserError: saying why.
+        """
 
     @abstractmethod
     def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:

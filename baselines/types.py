@@ -49,6 +49,12 @@ class Draw:
     clip: bool = True  # clamp the predicted x_0 to the pixel range
     options: Mapping[str, Scalar] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.steps is not None and type(self.steps) is not int:
+            raise UserError(f"draw.steps: expected a whole number, or none at all, got {self.steps!r}")
+        if type(self.eta) not in (int, float):
+            raise UserError(f"draw.eta: expected a number, got {self.eta!r}")
+
     def label(self) -> str:
         """Short name for tables, such as `ddim S=20 eta=0`."""
         parts = [self.sampler]

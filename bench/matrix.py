@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -25,6 +25,8 @@ SAMPLES = 5000
 
 
 _Option = str | int | float | bool
+_Item = TypeVar("_Item")
+_Some = Annotated[list[_Item], Field(min_length=1)]  # an empty list would ask for nothing, without a word
 
 
 class _Strict(BaseModel):
@@ -49,19 +51,19 @@ class DrawSpec(_Strict):
     """Samplers of one checkpoint: the product of samples, options, eta and steps."""
 
     sampler: str = "native"
-    steps: list[int] | None = None
-    eta: list[float] = [0.0]
+    steps: _Some[int] | None = None
+    eta: _Some[float] = [0.0]
     spacing: str = "uniform"
     variance: str | None = None
     clip: bool = True
-    options: dict[str, _Option | list[_Option]] = {}  # a list: each of its values
-    samples: list[Annotated[int, Field(ge=1)]] | None = None  # N of these draws, instead of the matrix's
-    seeds: list[int] | None = None  # of the matrix's seeds; None: all
+    options: dict[str, _Option | _Some[_Option]] = {}  # a list: each of its values
+    samples: _Some[Annotated[int, Field(ge=1)]] | None = None  # N of these draws, instead of the matrix's
+    seeds: _Some[int] | None = None  # of the matrix's seeds; None: all
 
     def draws(self) -> Iterator[tuple[Draw, int | None]]:
         """Every draw that this line names, with its own N if it has one."""
-        numbers: list[int | None] = [*self.steps] if self.steps else [None]
-        sizes: list[int | None] = [*self.samples] if self.samples else [None]
+        numbers: list[int | None] = [None] if self.steps is None else [*self.steps]
+        sizes: list[int | None] = [None] if self.samples is None else [*self.samples]
         for n, options, eta, steps in itertools.product(sizes, list(self._options()), self.eta, numbers):
             yield Draw(self.sampler, steps, eta, self.spacing, self.variance, self.clip, options), n
 
@@ -79,8 +81,8 @@ class ModelSpec(_Strict):
     seconds: float | None = Field(default=None, gt=0)
     config: dict[str, Any] = {}
     draws: list[DrawSpec] = [DrawSpec()]
-    datasets: list[str] | None = None  # None: all of the matrix
-    seeds: list[int] | None = None
+    datasets: _Some[str] | None = None  # None: all of the matrix
+    seeds: _Some[int] | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> ModelSpec:
@@ -93,8 +95,8 @@ class Matrix(_Strict):
     """A whole matrix file."""
 
     title: str = ""
-    datasets: list[str] = Field(default=["digits"], min_length=1)
-    seeds: list[int] = Field(default=[0], min_length=1)
+    datasets: _Some[str] = ["digits"]
+    seeds: _Some[int] = [0]
     images: int = Field(default=400_000, ge=1)  # budget of a model that names none
     time_limit_s: float = Field(default=3600.0, gt=0)  # of one cell
     measure: Measure = Measure()

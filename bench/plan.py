@@ -143,6 +143,7 @@ def _training(wanted: Wanted, setup: Setup, timed: bool, candidates: Sequence[Wa
     bound: dict[str, Any] = {"likelihood_images": setup.likelihood_images} if setup.likelihood_images else {}
     asked = sorted(_on_request(entry) & set(setup.likelihoods))
     if asked:
+        _check_likelihoods(entry, built, asked)
         bound["likelihoods"] = asked
     key = keys.cell_key(train_key, None, bound)
     train = Job(cell, key, train_key, samples, setup, families["train"], teacher=teacher)
@@ -195,6 +196,14 @@ def check_likelihoods(wanted: Sequence[Wanted], asked: Sequence[str]) -> None:
 def _on_request(entry: registry.Entry) -> set[str]:
     kind = entry.model.build
     return set(kind.likelihoods_on_request) if isinstance(kind, type) and issubclass(kind, HasLikelihood) else set()
+
+
+def _check_likelihoods(entry: registry.Entry, config: Any, asked: Sequence[str]) -> None:
+    kind = entry.model.build
+    assert isinstance(kind, type)
+    assert issubclass(kind, HasLikelihood)
+    for name in asked:
+        kind.check_likelihood(config, name)
 
 
 def _may_have_latent(entry: registry.Entry) -> bool:

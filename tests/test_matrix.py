@@ -78,12 +78,35 @@ def test_overrides_are_laid_over_the_config(tmp_path: Path) -> None:
         ("[[models]]\nimages = 1", r"models\.0\.model: Field required"),
         ("[[models]]\nmodel = 'x'\ndraws = [{ step = [1] }]", r"models\.0\.draws\.0\.step: unknown key"),
         ("[measure]\nthreads = '2'", r"measure\.threads"),
+        *(
+            (f"[[models]]\nmodel = 'x'\ndraws = [{{ {line} }}]", rf"models\.0\.draws\.0\.{key}{told}")
+            for key, line, told in (
+                ("steps", "steps = []", ".*at least 1 item"),
+                ("eta", "eta = []", ".*at least 1 item"),
+                ("samples", "samples = []", ".*at least 1 item"),
+                ("seeds", "seeds = []", ".*at least 1 item"),
+                ("options", "options = { rho = [] }", r"\.rho.*got \[\]"),
+            )
+        ),
+        ("[[models]]\nmodel = 'x'\nseeds = []", r"models\.0\.seeds.*at least 1 item"),
+        ("[[models]]\nmodel = 'x'\ndatasets = []", r"models\.0\.datasets.*at least 1 item"),
+        ("[[models]]\nmodel = 'x'\ndraws = [{ steps = [10.0] }]", r"models\.0\.draws\.0\.steps\.0.*integer"),
+        ("[[models]]\nmodel = 'x'\ndraws = [{ steps = [true] }]", r"models\.0\.draws\.0\.steps\.0.*integer"),
         ("title = ", "not TOML"),
     ],
 )
 def test_a_wrong_file_is_refused_by_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         matrix.load(write(tmp_path, text))
+
+
+def test_a_draws_numbers_are_numbers() -> None:
+    for steps in (10.0, 2.5, True, "10"):
+        with pytest.raises(UserError, match=r"draw\.steps: expected a whole number, or none at all, got"):
+            Draw("ddim", steps)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"draw\.eta: expected a number, got True"):
+        Draw("ddim", 10, True)
+    assert Draw("ddim", 10, 1).label() == "ddim S=10 eta=1"
 
 
 def test_an_unknown_matrix_gets_the_nearest_name() -> None:

@@ -30,6 +30,28 @@ from baselines.errors import UserError
 
 _PREDICTIONS: dict[str, Prediction] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+_SCHEDULERS = (
+    "DDIMInverseScheduler",
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)  # those of diffusers whose chain is that of their betas, and whose networks are shown its timesteps
+_CHAIN = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end")
 _LARGEST_BETA = 0.999  # of squaredcos_cap_v2, as diffusers has it
 
 
@@ -141,10 +163,9 @@ def _scheduler(folder: str, sha256: str) -> tuple[Process, Prediction]:
     path = Path(folder) / "scheduler" / "scheduler_config.json"
     values = _json(path)
     predicts = values.get("prediction_type", "epsilon")
-    if predicts not in _PREDICTIONS:
+    if not isinstance(predicts, str) or predicts not in _PREDICTIONS:
         raise UserError(f"{path}: prediction_type: expected {', '.join(_PREDICTIONS)}, got {predicts!r}")
-    if values.get("variance_type") in ("learned", "learned_range"):
-        raise UserError(f"{path}: variance_type: expected a fixed one, got {values['variance_type']!r}")
+    _check_kind(path, values)
     try:
         process = Process(betas_of(values))
         if values.get("rescale_betas_zero_snr"):
@@ -158,19 +179,42 @@ def _scheduler(folder: str, sha256: str) -> tuple[Process, Prediction]:
     return process, prediction
 
 
+def _check_kind(path: Path, values: dict[str, Any]) -> None:
+    """Refuse a scheduler whose networks are shown other noise, other times, or answer in more than one thing."""
+    kind = values.get("_class_name")
+    if kind not in _SCHEDULERS:
+        raise UserError(
+            f"{path}: _class_name: expected a scheduler of a discrete chain of betas "
+            f"({', '.join(name.removesuffix('Scheduler') for name in _SCHEDULERS)}), got {kind!r}"
+        )
+    if values.get("variance_type") in ("learned", "learned_range"):
+        raise UserError(f"{path}: variance_type: expected a fixed one, got {values['variance_type']!r}")
+    if values.get("use_flow_sigmas"):
+        raise UserError(f"{path}: use_flow_sigmas: expected false, got {values['use_flow_sigmas']!r}")
+    if values.get("timestep_type", "discrete") != "discrete":
+        raise UserError(f"{path}: timestep_type: expected 'discrete', got {values['timestep_type']!r}")
+
+
 def betas_of(values: dict[str, Any]) -> Tensor:
     """The betas of a scheduler's config, float64 (T,); as diffusers, but not rounded to float32.
 
     linear rises linearly; scaled_linear rises linearly in sqrt(beta); squaredcos_cap_v2 is the cosine schedule.
 
     Raises:
-        UserError: for another schedule.
+        UserError: for another schedule, or where something of it is not said.
     """
-    total = int(values.get("num_train_timesteps", 1000))
-    first, last = float(values.get("beta_start", 1e-4)), float(values.get("beta_end", 0.02))
-    schedule = values.get("beta_schedule", "linear")
     if values.get("trained_betas") is not None:
         return torch.tensor(values["trained_betas"], dtype=torch.float64)
+    absent = [name for name in _CHAIN if name not in values]
+    if absent:
+        raise UserError(f"expected {', '.join(_CHAIN)} (or trained_betas), got no {', '.join(absent)}")
+    total, schedule = values["num_train_timesteps"], values["beta_schedule"]
+    if type(total) is not int or total < 2:
+        raise UserError(f"num_train_timesteps: expected a whole number of 2 or more, got {total!r}")
+    for name in ("beta_start", "beta_end"):
+        if type(values[name]) not in (int, float) or not 0 < values[name] < 1:
+            raise UserError(f"{name}: expected a number above 0 and below 1, got {values[name]!r}")
+    first, last = float(values["beta_start"]), float(values["beta_end"])
     if schedule == "linear":
         return torch.linspace(first, last, total, dtype=torch.float64)
     if schedule == "scaled_linear":

@@ -26,12 +26,14 @@ from baselines.contract import Batch, Context, ImageShape, Losses, Model, Optimi
 from baselines.data.likelihood import to_signed
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.prediction import Prediction
-from baselines.diffusion.process import Process, first_beta, make_process, with_first_beta
+from baselines.diffusion.process import Process, check_unused_betas, first_beta, make_process, with_first_beta
 from baselines.diffusion.reverse_variance import BoundVariance, ReverseVariance, check_variance, denoiser_of
 from baselines.diffusion.timesteps import LossHistory, draw_timesteps
 from baselines.diffusion.variational import ChainTables, Kernel
 from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE, UNet
+
+_ONE_VARIANCE = 1e-9  # of log beta - log beta_tilde: less has no more digits than float32; x_t is noise, beta is right
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Dpm(ReverseVariance):
     def chain(cls, config: Config) -> Denoiser:
         """The process, read as the config's prediction, with a learned variance."""
         if config.schedule == "erasing":
+            check_unused_betas(config.schedule, config.beta_start, config.beta_end)
             process = erasing_process(config.timesteps)
         else:
             process = make_process(config.schedule, config.timesteps, config.beta_start, config.beta_end)
@@ -90,6 +93,8 @@ class Dpm(ReverseVariance):
         out, z = super().answer(x_t, t).chunk(2, 1)
         last = self.process.timesteps - 1
         small, large = self.process.log_variances(min(max(round(t), 0), last))
+        if large - small < _ONE_VARIANCE:
+            return torch.cat([out, torch.ones_like(z)], 1)
         return torch.cat([out, self._log_ratio(z, large, small) * (2 / (large - small)) - 1], 1)
 
     def _log_ratio(self, z: Tensor, log_beta: Tensor | float, log_small: Tensor | float) -> Tensor:

@@ -36,10 +36,10 @@ OPTIONS = {
     "rho": Option(7.0, 1.0),  # 1: evenly spaced levels
     "sigma_max": Option(LARGEST_LEVEL, _TINY),  # at most the chain's
     "sigma_min": Option(SMALLEST_LEVEL, _TINY),  # at least that of timestep 0
-    "s_churn": Option(0.0, 0.0),  # 0: deterministic
+    "s_churn": Option(0.0, 0.0, math.inf),  # 0: deterministic
     "s_noise": Option(1.0, 0.0),
     "s_tmin": Option(0.0, 0.0),
-    "s_tmax": Option(math.inf, 0.0),
+    "s_tmax": Option(math.inf, 0.0, math.inf),
 }
 _MOST_CHURN = math.sqrt(2) - 1
 

@@ -18,7 +18,7 @@ from baselines.data.likelihood import dequantised_nats, discretised_gaussian, to
 from baselines.diffusion.acceleration import Forwards, acceleration_of
 from baselines.diffusion.chain_model import ChainModel
 from baselines.diffusion.illustrations import illustrate
-from baselines.diffusion.pf_ode import PF_ODE_PROBES, PF_ODE_STEPS, log_density, random_signs
+from baselines.diffusion.pf_ode import PF_ODE_PROBES, PF_ODE_STEPS, first_time, last_time, log_density, random_signs
 from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
@@ -55,6 +55,12 @@ class Diffusion(ChainModel, HasLikelihood, Illustrates):
 
     # Likelihood
 
+    @classmethod
+    def check_likelihood(cls, config: Any, name: str) -> None:
+        """Whether the chain has a part over which the ODE can be solved."""
+        if name == "pf_ode":
+            last_time(cls.chain(config).process)
+
     @abstractmethod
     def reverse(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """p(x_{t-1} | x_t) of the bound: the predicted x_0, not clamped, and the variance, 0-d or of x_t's shape."""
@@ -89,15 +95,18 @@ class Diffusion(ChainModel, HasLikelihood, Illustrates):
     def _by_ode(self, x: Tensor, noise: Noise) -> Nats:
         """Of the deterministic sampler's images, dequantised: the mean over the probes of the trace.
 
+        The ODE is followed from the noise level of the dequantisation on (`first_time`). What is estimated is so a
+        bound on the code length of a model that stops its ODE at that level and rounds to the nearest bin, with one
+        draw of the dequantisation.
         standard_errors["trace"]: of that mean. changes["half the steps"]: of the ODE's solver.
         """
         probes = random_signs(len(x), self.shape.chw, PF_ODE_PROBES, noise)
-        denoiser = self.denoiser
+        denoiser, first = self.denoiser, first_time(self.process, self.shape.levels)
 
         def nats(steps: int) -> Tensor:
             def density(y: Tensor) -> Tensor:
                 z, log_scale = unit_to_signed(y, self.shape.levels)
-                return log_density(denoiser, z, probes, steps) + self.shape.dims * log_scale
+                return log_density(denoiser, z, probes, steps, first) + self.shape.dims * log_scale
 
             return dequantised_nats(density, x, self.shape, noise)
 

@@ -16,6 +16,7 @@ from baselines.types import Draw
 
 LARGEST_LEVEL, SMALLEST_LEVEL = 80.0, 0.002  # Karras et al., table 1
 LARGEST_OF_LOG_SNR = 160.0  # the linear schedule ends at 157; Lu et al. cut the cosine one, which has no end, at 119
+LARGEST_OPTION = 1e6  # beyond it float32 overflows in a solver's step
 LOG_SNR = "log_snr"
 
 
@@ -24,16 +25,18 @@ class Option(NamedTuple):
 
     default: float
     low: float  # the smallest it may be
+    high: float = LARGEST_OPTION  # the largest
     whole: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether it may be this."""
-        return value >= self.low and (not self.whole or value == round(value))
+        """Whether it may be this; nan is in no range."""
+        return self.low <= value <= self.high and (not self.whole or value == round(value))
 
     @property
     def told(self) -> str:
         """What is expected, in words."""
-        return f"{'a whole number' if self.whole else 'a number'} of {self.low:g} or more"
+        kind = "a whole number" if self.whole else "a number"
+        return f"{kind} of {self.low:g} " + ("or more" if math.isinf(self.high) else f"to {self.high:g}")
 
 
 def read_options(draw: Draw, known: Mapping[str, Option]) -> dict[str, float]:
@@ -128,7 +131,8 @@ def falling_times(process: Process, steps: int, spacing: str) -> list[float]:
     """S times, last first: the timesteps of a spacing, or evenly in log SNR down to timestep 0 (`log_snr`).
 
     log_snr starts at T - 1, or at the level LARGEST_OF_LOG_SNR where the chain goes beyond it: a chain that ends in
-    next to pure noise would spend most of its steps there.
+    next to pure noise would spend most of its steps there. One that ends in pure noise and has less than that level
+    one timestep before starts at T - 1 in place of T - 2, for there is no level between the two.
 
     Raises:
         UserError: for steps or a spacing that there are not.
@@ -137,5 +141,9 @@ def falling_times(process: Process, steps: int, spacing: str) -> list[float]:
         raise UserError(f"spacing: expected one of {', '.join((*get_args(Spacing), LOG_SNR))}, got {spacing!r}")
     if spacing != LOG_SNR:
         return [float(t) for t in reversed(subsequence(steps, process.timesteps, cast("Spacing", spacing)))]
+    end = process.timesteps - 1
     high, low = level_range(process, LARGEST_OF_LOG_SNR, 0.0)
-    return [time_of_level(process, at) for at in log_levels(steps, high, low)]
+    if math.isfinite(level(process, end)) or level(process, end - 1) >= high:
+        return [time_of_level(process, at) for at in log_levels(steps, high, low)]
+    after = log_levels(steps, level(process, end - 1), low)[1:]
+    return [float(end), *(time_of_level(process, at) for at in after)]

@@ -7,7 +7,6 @@ are used as they are: x_t and the predicted x_0 along the way are noted as the n
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +14,8 @@ from torch import Tensor
 from baselines.contract import Noise, Strip
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.diffusion.denoiser import Denoiser
-from baselines.diffusion.process import Process, subsequence
+from baselines.diffusion.inversion import ddim_decode, ddim_encode
+from baselines.diffusion.process import Process
 from baselines.diffusion.sampling import SAMPLERS
 from baselines.nets.interpolation import interpolation
 from baselines.types import Draw
@@ -92,24 +92,6 @@ class Recorder:
             self.x_t[t] = x_t.clone()
             self.x_0[t] = replace(self._inner, network=lambda x, at: out).x_0(x_t, t)
         return out
-
-
-def ddim_encode(x_0: Tensor, denoiser: Denoiser, steps: int) -> Tensor:
-    """The latent at the last of S timesteps from which DDIM with eta 0, not clipped, comes back near to x_0.
-
-    Song et al. 2020, eq. 14 upwards over the uniform timesteps; the network is asked at the earlier time of each step
-    (at 0 for the step from the data), which is what makes the way back inexact.
-    """
-    process, x = denoiser.process, x_0
-    for low, high in pairwise([-1, *subsequence(steps, process.timesteps, "uniform")]):
-        eps = denoiser.eps(x, max(low, 0))
-        x = (x - process.sigma(low) * eps) * (process.signal(high) / process.signal(low)) + process.sigma(high) * eps
-    return x
-
-
-def ddim_decode(x_T: Tensor, denoiser: Denoiser, steps: int) -> Tensor:
-    """DDIM with eta 0, not clipped, over the same timesteps downwards."""
-    return SAMPLERS["ddim"].run(x_T, denoiser, Draw("ddim", steps, clip=False), iter(()))
 
 
 def _forward(process: Process, real: Tensor, levels: int, noise: Noise) -> Strip:

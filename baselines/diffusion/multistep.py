@@ -28,9 +28,10 @@ def dpmpp_2m(x: Tensor, denoiser: Denoiser, draw: Draw, noise: Iterator[Tensor])
     """x_s = sigma_s / sigma_t x_t - alpha_s (e^-h - 1) D over S times, one network call each; deterministic.
 
     D = (1 + 1 / 2r) x_0(x_t) - 1 / 2r x_0(x_before) with r = h_before / h, h the step in half the log SNR. The first
-    step and the last one, into the data, take D = x_0(x_t): they are steps of DDIM with eta = 0, as is S = 1. spacing:
-    the timesteps' (uniform, trailing, quadratic), or log_snr, S times down to 0 with equal h (`falling_times`). With
-    `clip` each predicted x_0 is clamped to [-1, 1].
+    step and the last one, into the data, take D = x_0(x_t): they are steps of DDIM with eta = 0, as is S = 1; and so is
+    the second from pure noise, as the first has then no end in the log SNR. spacing: the timesteps' (uniform, trailing,
+    quadratic), or log_snr, S times down to 0 with equal h (`falling_times`). With `clip` each predicted x_0 is clamped
+    to [-1, 1].
     """
     check(denoiser, draw)
     process = denoiser.process

@@ -5,8 +5,8 @@ log p(y_0) = log p(y_T) + integral of tr(d eps / d y) dsigma. The trace is that 
 (sec. 4.3 there); the solver is the classical Runge-Kutta method of fourth order on equal steps of log sigma, so that
 an image's number does not depend on its batch.
 
-Departures: the data are taken to be y at the first timestep, whose noise is small, as the network knows no smaller
-one; a chain that ends in pure noise, where sigma is infinite, is begun one timestep before its end.
+Departures: the data are taken to be y at a small noise level and not at none (`first_time`); a chain that ends in pure
+noise, where sigma is infinite, is begun one timestep before its end.
 """
 
 from __future__ import annotations
@@ -18,13 +18,42 @@ import torch
 from torch import Tensor
 
 from baselines.diffusion.denoiser import Denoiser
+from baselines.diffusion.grids import time_of_level
 from baselines.diffusion.process import Process
+from baselines.errors import UserError
 from baselines.noise import Noise
 
 PF_ODE_STEPS = 64  # of the solver, with four network calls each; half of them again for the error
 PF_ODE_PROBES = 4  # of the trace
 
 _State = tuple[Tensor, Tensor]
+
+
+def first_time(process: Process, levels: int) -> float:
+    """The time of the noise that dequantisation is like: its deviation, a level's width over sqrt(12); at least 0.
+
+    Dequantised images are levels with uniform noise. At timestep 0 the network has seen levels with far less, between
+    which there is next to no density: the ODE is stiff and the number a matter of its steps. Of 256 levels and the
+    papers' schedules it is 0 all the same, as a level is narrower there than the first timestep's noise.
+    """
+    return time_of_level(process, 2 / (levels - 1) / math.sqrt(12))
+
+
+def last_time(process: Process) -> float:
+    """The last time with a finite noise level.
+
+    Raises:
+        UserError: if that is the first timestep, so that there is nothing to solve the ODE over.
+    """
+    last = process.timesteps - 1.0
+    if math.isinf(process.log_abar(last)):
+        last -= 1
+    if last < 1:
+        raise UserError(
+            f"likelihood pf_ode: expected a chain with 2 timesteps or more that are not pure noise, got {last + 1:g}; "
+            "give it more timesteps, or leave the likelihood out"
+        )
+    return last
 
 
 def log_density(denoiser: Denoiser, y: Tensor, probes: Tensor, steps: int, first: float = 0.0) -> Tensor:
@@ -38,12 +67,10 @@ def log_density(denoiser: Denoiser, y: Tensor, probes: Tensor, steps: int, first
         first: the time that y belongs to, above -1 (the data, where sigma is 0) and below the last.
 
     Raises:
-        ValueError: for no steps or times out of order.
+        ValueError: for no steps or times out of order; a UserError for a chain with nothing between its ends.
     """
     process = denoiser.process
-    last = process.timesteps - 1.0
-    if math.isinf(process.log_abar(last)):
-        last -= 1
+    last = last_time(process)
     if steps < 1 or not -1 < first < last:
         raise ValueError(f"expected steps >= 1 and -1 < first < {last:g}, got {steps} and {first:g}")
     begin, end = (_log_sigma(process, t) for t in (first, last))

@@ -34,16 +34,20 @@ class PixelData:
 
     def log_posterior(self, x_t: Tensor, process: Process, t: float) -> Tensor:
         """log P(level | x_t), (..., D, L), of x_t (..., D); in x_t's dtype."""
-        values, prior = self.values.to(x_t.dtype), self.probability.log().to(x_t.dtype)
-        away = x_t[..., None] - process.signal(t) * values
-        log_p: Tensor = torch.log_softmax(prior - away.square_() / (2 * process.sigma(t) ** 2), -1)
+        log_p: Tensor = torch.log_softmax(self._scores(x_t, process, t), -1)
         return log_p
 
     def x_0(self, x_t: Tensor, process: Process, t: float) -> tuple[Tensor, Tensor]:
-        """E[x_0 | x_t] and Var[x_0 | x_t], of x_t's shape (..., D)."""
-        posterior, values = self.log_posterior(x_t, process, t).exp_(), self.values.to(x_t.dtype)
+        """E[x_0 | x_t] and Var[x_0 | x_t], of x_t's shape (..., D); with gradients."""
+        posterior, values = torch.softmax(self._scores(x_t, process, t), -1), self.values.to(x_t.dtype)
         mean: Tensor = posterior @ values
         return mean, (posterior * (values - mean[..., None]).square()).sum(-1)
+
+    def _scores(self, x_t: Tensor, process: Process, t: float) -> Tensor:
+        """log P(level | x_t) but for a constant of each pixel."""
+        values, prior = self.values.to(x_t.dtype), self.probability.log().to(x_t.dtype)
+        away = x_t[..., None] - process.signal(t) * values
+        return prior - away.square() / (2 * process.sigma(t) ** 2)
 
     def entropy(self) -> Tensor:
         """Of each pixel in nats, (D,)."""

@@ -26,7 +26,9 @@ Variance = Literal["beta", "beta_tilde"]
 Spacing = Literal["uniform", "trailing", "quadratic"]
 
 REFERENCE_TIMESTEPS = 1000  # the chain for which the papers give beta_start and beta_end
+DEFAULT_BETAS = 1e-4, 0.02  # beta_start and beta_end of every config
 _LARGEST_BETA = 0.999  # keeps the cosine schedule from a singular last step
+_SMALLEST_LOG_ABAR = -35.0  # from -36.7 on 1 - abar is 1 in float64, and an x_0 told by eps has no digit left
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,41 @@ def make_process(
     chain. cosine takes neither. zero_terminal: shifted and scaled so that x_{T-1} is pure noise.
 
     Raises:
-        UserError: on an unknown schedule, or numbers out of range.
+        UserError: on an unknown schedule, or numbers out of range or without effect.
     """
     if timesteps < 2:
         raise UserError(f"timesteps: expected at least 2, got {timesteps}")
-    process = Process(_betas(schedule, timesteps, beta_start, beta_end))
-    return with_zero_terminal(process) if zero_terminal else process
+    try:
+        process = Process(_betas(schedule, timesteps, beta_start, beta_end))
+        process = with_zero_terminal(process) if zero_terminal else process
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{_named(schedule, timesteps, beta_start, beta_end)}: no chain follows: {error}") from None
+    end = process.log_abar(timesteps - 1 - zero_terminal)
+    if end < _SMALLEST_LOG_ABAR:
+        raise UserError(
+            f"{_named(schedule, timesteps, beta_start, beta_end)}: expected a chain whose last timestep, unless it is "
+            f"pure noise, has a log abar of {_SMALLEST_LOG_ABAR:g} or more, got {end:.3g}; take a smaller beta_end"
+        )
+    return process
+
+
+def _named(schedule: str, timesteps: int, beta_start: float, beta_end: float) -> str:
+    return f"schedule {schedule!r}, timesteps {timesteps}, beta_start {beta_start:g}, beta_end {beta_end:g}"
+
+
+def check_unused_betas(schedule: str, beta_start: float, beta_end: float) -> None:
+    """Refuse rates that a schedule does not take.
+
+    Raises:
+        UserError: if they are not the defaults.
+    """
+    if (beta_start, beta_end) != DEFAULT_BETAS:
+        raise UserError(
+            f"beta_start, beta_end: the {schedule} schedule takes neither, got {beta_start:g}, {beta_end:g}; "
+            "leave them out"
+        )
 
 
 def with_zero_terminal(process: Process) -> Process:
@@ -226,6 +257,7 @@ def first_beta(levels: int) -> float:
 
 def _betas(schedule: Schedule, timesteps: int, beta_start: float, beta_end: float) -> Tensor:
     if schedule == "cosine":
+        check_unused_betas(schedule, beta_start, beta_end)
         return _cosine(timesteps)
     if schedule not in get_args(Schedule):
         raise UserError(f"schedule: expected one of {', '.join(get_args(Schedule))}, got {schedule!r}")

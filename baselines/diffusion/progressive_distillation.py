@@ -195,6 +195,7 @@ class ProgressiveDistillation(GenerativeModel, Distils):
         place = (torch.arange(len(x_0), device=x_0.device) + context.uniform(len(x_0))) / len(x_0)
         step = (place * steps).long().clamp(max=steps - 1) + 1
         x_t = grid.diffuse(x_0, context.normal(*x_0.shape), 2 * step)
+        self.students.networks[str(2 * steps)].eval()  # its dropout would make the target random
         with torch.no_grad():
             wanted = grid.target(x_t, step, partial(self.students, steps=2 * steps), self.config.clip)
         error = grid.x_0(x_t, 2 * step, partial(self.students, steps=steps)) - wanted

@@ -70,15 +70,19 @@ class ReverseVariance(GaussianDiffusion):
 
     @torch.no_grad()
     def finish(self, images: Tensor, noise: Noise) -> None:
-        """Estimate Var[x_0 | x_t] by the square error of the predicted x_0, one draw an image and timestep."""
+        """Estimate Var[x_0 | x_t] by the square error of the predicted x_0, one draw an image and timestep.
+
+        x_0 is clamped, as in the bound and by the samplers; in [-1, 1] no variance is above 1. Near pure noise a small
+        error in eps would else count as a spread of the images.
+        """
         if not self.config.analytic_variance:
             return
         x_0 = to_signed(images[:_CALIBRATION], self.shape.levels)
         draws = noise.normals("analytic", len(x_0), self.shape.chw, self.process.timesteps)
         plain = replace(self.denoiser, x0_variance=None)
         for t in range(self.process.timesteps):
-            guess = plain.x_0(self.process.diffuse(x_0, t, next(draws)), t)
-            self.x0_variance[t] = (guess - x_0).double().square().mean()
+            guess = plain.x_0(self.process.diffuse(x_0, t, next(draws)), t).clamp_(-1, 1)
+            self.x0_variance[t] = (guess - x_0).double().square().mean().clamp(max=1)
 
     def reverse(self, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """The predicted x_0 and the variance of the config."""

@@ -209,7 +209,7 @@ def check_ddim(denoiser: Denoiser, draw: Draw) -> None:
         raise UserError(f"eta: expected 0 to 1, got {draw.eta:g}")
     if draw.variance not in (None, "sigma_hat"):
         raise UserError(f"variance: 'ddim' has sigma_hat or none at all, got {draw.variance!r}")
-    if draw.variance == "sigma_hat" and draw.eta not in (0, 1):
+    if draw.variance == "sigma_hat" and draw.eta != 0:
         raise UserError(f"eta: sigma_hat takes the mean of eta=1, got eta={draw.eta:g}; leave it out")
     moves(denoiser.process, draw)
 

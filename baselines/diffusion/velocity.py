@@ -15,7 +15,8 @@ Velocity = Callable[[Tensor, float], Tensor]
 class Solver:
     """One step from x at time t to time s < t, its order of accuracy, and how often it calls the velocity.
 
-    The error at the end falls as S^-order where the velocity is smooth.
+    The error at the end falls as S^-order where the velocity is smooth, or sooner: along a flow of Gaussian data the
+    midpoint rule's terms of second order cancel, and it falls as S^-3.
     """
 
     title: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import bench
 from baselines import registry
+from baselines.adapters import diffusers_unet
 from baselines.config import build_config, config_values
 from baselines.contract import Draw, Fits, Noise, Trains
 from baselines.diffusion.sampling import SAMPLERS
@@ -66,6 +68,11 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 def open_model(folder: Path, shape: ImageShape = SHAPE) -> Any:
     model = registry.load(NAME).model
     return model.build(shape, build_config(model.config, {"folder": str(folder)}, NAME)).eval()
+
+
+def chain_of(folder: Path) -> Any:
+    """Its process, without the network."""
+    return diffusers_unet.DiffusersUNet.chain(diffusers_unet.Config(str(folder))).process
 
 
 def normals(seed: int, dtype: torch.dtype) -> Iterator[Tensor]:
@@ -183,7 +190,19 @@ def test_the_weights_are_part_of_the_key(copy: Path, folder: Path) -> None:
         ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, r"prediction_type: expected .* got 'flow'"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "exp"}, r"beta_schedule: expected .* got 'exp'"),
         ("scheduler/scheduler_config.json", {"variance_type": "learned_range"}, "variance_type: expected a fixed one"),
-        ("scheduler/scheduler_config.json", {"beta_end": 2.0}, "no chain follows"),
+        (
+            "scheduler/scheduler_config.json",
+            {"prediction_type": ["epsilon"]},
+            r"prediction_type: expected .* got \['eps",
+        ),
+        ("scheduler/scheduler_config.json", {"beta_end": 2.0}, r"beta_end: expected .* above 0 and below 1, got 2\.0"),
+        ("scheduler/scheduler_config.json", {"beta_start": "0.1"}, r"beta_start: expected a number .* got '0\.1'"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1, 2.0]}, "no chain follows"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": -3}, r"num_train_timesteps: expected .* got -3"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10.7}, r"expected a whole number .* got 10\.7"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": True}, r"expected a whole number .* got True"),
+        ("scheduler/scheduler_config.json", {"use_flow_sigmas": True}, "use_flow_sigmas: expected false, got True"),
+        ("scheduler/scheduler_config.json", {"timestep_type": "continuous"}, "expected 'discrete', got 'continuous'"),
         ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": True}, "takes 'x0' or 'v'"),
         ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "expected a UNet2DModel"),
         ("unet/config.json", {"num_class_embeds": 10}, "expected an unconditional model"),
@@ -193,11 +212,50 @@ def test_the_weights_are_part_of_the_key(copy: Path, folder: Path) -> None:
     ],
 )
 def test_what_is_not_supported_is_named(file: str, values: dict[str, Any], message: str, copy: Path) -> None:
-    open_model(copy)
     path = copy / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
     with pytest.raises(UserError, match=message):
-        open_model(copy)
+        chain_of(copy) if file.startswith("scheduler") else open_model(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ScoreSdeVeScheduler",
+        "EDMEulerScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+        "CMStochasticIterativeScheduler",
+        "IPNDMScheduler",
+    ],
+)
+def test_a_scheduler_of_another_process_is_refused_by_its_class(name: str, copy: Path) -> None:
+    """They say no betas, for which those of a linear chain must not be taken."""
+    getattr(diffusers, name)().save_config(copy / "scheduler")
+    with pytest.raises(UserError, match=rf"_class_name: expected .*DDPM, .* got '{name}'"):
+        chain_of(copy)
+
+
+def test_schedulers_of_one_chain_are_read_alike(copy: Path) -> None:
+    betas, path = chain_of(copy).betas, copy / "scheduler" / "scheduler_config.json"
+    for name in diffusers_unet._SCHEDULERS:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": name}))
+        assert torch.equal(chain_of(copy).betas, betas)
+        theirs = getattr(diffusers, name)
+        if not hasattr(theirs, "_backends"):  # else a stand-in, for want of a library that it needs
+            said = set(signature(theirs).parameters)
+            assert {"num_train_timesteps", "beta_schedule", "beta_start", "beta_end"} <= said
+
+
+@pytest.mark.parametrize("absent", ["num_train_timesteps", "beta_schedule", "beta_start", "beta_end"])
+def test_a_chain_that_is_not_said_is_not_guessed(absent: str, copy: Path) -> None:
+    path = copy / "scheduler" / "scheduler_config.json"
+    values = json.loads(path.read_text())
+    del values[absent]
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match=rf"got no {absent}"):
+        chain_of(copy)
+    path.write_text(json.dumps({**values, "trained_betas": [0.01, 0.02, 0.5]}))
+    assert chain_of(copy).timesteps == 3
 
 
 def test_weights_that_lack_a_tensor_are_refused(copy: Path) -> None:

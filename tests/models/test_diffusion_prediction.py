@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -187,3 +188,27 @@ def test_with_the_analytic_variance_gaussian_data_keep_their_marginals_in_any_nu
     impulses = iter(torch.eye(steps, dtype=torch.float64)[1:, :, None])
     variance = float(SAMPLERS["ddpm"].run(rows, denoiser, draw, impulses).square().sum())
     assert variance == pytest.approx(0.09**2 * first.abar_t / float(data.total_variance(first)), rel=1e-9)
+
+
+def test_the_analytic_variance_is_one_that_images_can_have_where_next_to_nothing_is_left_of_them() -> None:
+    """An eps that is wrong by 0.1 tells an x_0 that is wrong by thousands at the end of the cosine schedule."""
+    model = Ddpm(ImageShape(1, 2, 2, 17), Config(widths=(4, 4), analytic_variance=True))
+    images = torch.randint(0, 17, (30, 1, 2, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    process, noised = model.process, Noise(0).normals("analytic", 30, (1, 2, 2), 1000)
+    model.unet.forward = lambda x_t, time: next(noised) + 0.1  # type: ignore[method-assign]
+    model.finish(images, Noise(0))
+    assert float(process.sigma(999) / process.signal(999)) * 0.1 > 1000, "the premise"
+    assert float(model.x0_variance.min()) >= 0
+    assert float(model.x0_variance.max()) <= 1
+    seen: list[Tensor] = []
+
+    def grey(x_t: Tensor, t: float) -> Tensor:
+        seen.append(x_t)
+        return x_t / process.sigma(t)
+
+    draw = Draw("ddpm", 10, spacing="trailing", variance="analytic")
+    normals = Noise(1).normals("steps", 500, (1, 2, 2), 10)
+    x_T = Noise(1).normal("x_T", 500, (1, 2, 2))
+    SAMPLERS["ddpm"].run(x_T, replace(model.denoiser, network=grey), draw, normals)
+    spreads = [float(x_t.square().mean()) for x_t in seen]
+    assert max(spreads) < 2.2, "images in [-1, 1] and noise have at most 2"

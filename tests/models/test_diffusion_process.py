@@ -10,8 +10,12 @@ import torch
 from scipy import stats
 from torch.distributions import Normal, kl_divergence
 
+from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.process import Process, Schedule, make_process, subsequence
+from baselines.diffusion.sampling import SAMPLERS
 from baselines.errors import UserError
+from baselines.noise import Noise
+from baselines.types import Draw
 
 SCHEDULES: tuple[Schedule, ...] = ("linear", "quadratic", "sigmoid", "cosine")
 LINEAR = make_process("linear", 1000, 1e-4, 0.02)
@@ -173,7 +177,38 @@ def test_what_cannot_be_asked_for_is_refused() -> None:
         make_process("cosine", 1, 1e-4, 0.02)
     with pytest.raises(UserError, match=r"expected 0 < start <= end < 1, got 0\.02, 0\.0001"):
         make_process("linear", 1000, 0.02, 1e-4)
+    for rates in ((1e-4, 0.03), (1e-3, 0.02)):
+        with pytest.raises(UserError, match=r"beta_start, beta_end: the cosine schedule takes neither, got"):
+            make_process("cosine", 1000, *rates)
+    with pytest.raises(UserError, match=r"linear', timesteps 100, .*beta_end 0\.99: no chain follows: betas: expected"):
+        make_process("linear", 100, 1e-4, 0.99)
+    with pytest.raises(UserError, match=r"a log abar of -35 or more, got -307; take a smaller beta_end"):
+        make_process("linear", 100, 1e-4, 0.5)
     with pytest.raises(ValueError, match="float64"):
         Process(torch.tensor([0.1]))
     with pytest.raises(ValueError, match="in \\(0, 1\\)"):
         Process(torch.tensor([1.0, 0.1], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("zero_terminal", [False, True])
+@pytest.mark.parametrize("timesteps", [2, 100, 1000])
+@pytest.mark.parametrize("schedule", ["linear", "quadratic", "sigmoid"])
+def test_a_chain_beyond_what_numbers_hold_is_refused_and_every_other_one_is_sampled(
+    schedule: Schedule, timesteps: int, zero_terminal: bool
+) -> None:
+    made = refused = 0
+    for beta_end in (0.001, 0.02, 0.05, 0.06, 0.07, 0.2, 0.5, 0.9, 0.99, 0.999999):
+        try:
+            process = make_process(schedule, timesteps, 1e-4, beta_end, zero_terminal)
+        except UserError:
+            refused += 1
+            continue
+        made += 1
+        denoiser = Denoiser(lambda x, t: 0.3 * torch.tanh(x), process, "x0" if zero_terminal else "eps")
+        noise = Noise(0).normals("steps", 2, (1, 2, 2), 100)
+        for draw in (Draw("ddim", 2, spacing="trailing"), Draw("heun", 4), Draw("dpmpp_2m", 4, spacing="log_snr")):
+            if draw.steps is not None and draw.steps <= timesteps:
+                x_0 = SAMPLERS[draw.sampler].run(torch.ones(2, 1, 2, 2), denoiser, draw, noise)
+                assert bool(torch.isfinite(x_0).all()), (beta_end, draw)
+    assert made >= 2
+    assert refused >= 2 or (timesteps == 2 and zero_terminal), "of that nothing is left but the first timestep"

@@ -192,6 +192,7 @@ def test_what_a_sampler_does_not_have_is_refused() -> None:
         (ddim, Draw("ddim", 10, eta=1.5), r"eta: expected 0 to 1, got 1\.5"),
         (ddim, Draw("ddim", 10, variance="beta"), r"variance: 'ddim' has sigma_hat .* got 'beta'"),
         (ddim, Draw("ddim", 10, eta=0.5, variance="sigma_hat"), r"sigma_hat takes the mean of eta=1, got eta=0\.5"),
+        (ddim, Draw("ddim", 10, eta=1.0, variance="sigma_hat"), r"takes the mean of eta=1, got eta=1; leave it out"),
         (ddim, Draw("ddim", 101), r"steps: expected 1 to 100"),
         (ddim, Draw("ddim", 10, options={"temperature": 2.0}), r"'ddim' has none, got temperature"),
     ]

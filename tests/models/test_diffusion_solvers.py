@@ -26,6 +26,7 @@ from baselines.types import Draw, Scalar
 
 LINEAR = make_process("linear", 1000, 1e-4, 0.02)
 COSINE = make_process("cosine", 1000, 1e-4, 0.02)
+TERMINAL = with_zero_terminal(LINEAR)
 DATA = GaussianData(
     torch.tensor([0.0, 0.7, -0.4, 0.1], dtype=torch.float64), torch.tensor([1.0, 0.3, 0.02, 2.5], dtype=torch.float64)
 )
@@ -223,6 +224,34 @@ def test_log_snr_times_are_evenly_spaced_and_end_at_both_ends_of_the_chain() -> 
         assert level(process, 999) > 1000, "the premise: it ends in next to pure noise, or in nothing else"
         assert level(process, falling_times(process, 5, "log_snr")[0]) == pytest.approx(160, rel=1e-6)
     assert falling_times(LINEAR, 2, "log_snr") == [999.0, 0.0]
+
+
+def short_chains(timesteps: int) -> Iterator[Process]:
+    for schedule, terminal in itertools.product(("linear", "quadratic", "sigmoid", "cosine"), (False, True)):
+        yield make_process(schedule, timesteps, 1e-4, 0.02, terminal)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timesteps", [2, 3, 10])
+def test_every_sampler_makes_every_number_of_steps_of_every_chain(timesteps: int) -> None:
+    for process in short_chains(timesteps):
+        for steps, draw in itertools.product(range(1, timesteps + 1), DRAWS):
+            out = run(replace(draw, steps=steps), Denoiser(lambda x, t: 0.3 * torch.tanh(x), process, "x0"))
+            assert bool(torch.isfinite(out).all()), (draw, steps)
+            assert float(out.abs().max()) < 5, (draw, steps)
+
+
+@pytest.mark.parametrize("timesteps", [2, 10, 50, 200])
+def test_log_snr_times_fall_from_the_chains_end_to_timestep_0_on_every_chain(timesteps: int) -> None:
+    for process in short_chains(timesteps):
+        end = process.timesteps - 1
+        for steps in range(1, timesteps + 1):
+            times = falling_times(process, steps, "log_snr")
+            assert len(times) == steps
+            assert all(t > s for t, s in itertools.pairwise(times)), (steps, times)
+            assert times[0] == end or level(process, times[0]) == pytest.approx(160, rel=1e-6)
+            assert times[-1] == 0 or steps == 1
+            h = np.diff([-math.log(level(process, t)) for t in times[1:]])
+            np.testing.assert_allclose(h, h[0] if len(h) else 0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("process", [LINEAR, COSINE], ids=["linear", "cosine"])
@@ -432,7 +461,8 @@ def test_what_a_solver_does_not_have_is_refused_before_any_call() -> None:
         (LINEAR, Draw("dpmpp_2m", 10, options={"order": 3}), r"'dpmpp_2m' has none, got order"),
         (LINEAR, Draw("heun", 10, spacing="trailing"), r"'heun' has noise levels of its own, got spacing 'trailing'"),
         (LINEAR, Draw("heun", 0), r"steps: expected at least 1, got 0"),
-        (LINEAR, Draw("heun", 5, options={"rho": 0.5}), r"options\.rho: expected a number of 1 or more, got 0\.5"),
+        (LINEAR, Draw("heun", 5, options={"rho": 0.5}), r"options\.rho: expected a number of 1 to 1e\+06, got 0\.5"),
+        (LINEAR, Draw("heun", 5, options={"s_churn": -1}), r"options\.s_churn: expected a number of 0 or more, got -1"),
         (LINEAR, Draw("heun", 5, options={"s_churn": True}), r"options\.s_churn: expected a number .* got True"),
         (LINEAR, Draw("heun", 5, options={"sigma_max": 0.001}), r"expected levels within the chain's 0\.01 to 157"),
         (LINEAR, Draw("pf_ode", 5, options={"rho": 7}), r"'pf_ode' has sigma_max, sigma_min, got rho"),
@@ -441,7 +471,7 @@ def test_what_a_solver_does_not_have_is_refused_before_any_call() -> None:
         (
             LINEAR,
             Draw("langevin", 5, options={"corrections": 1.5}),
-            r"corrections: expected a whole number of 0 or more",
+            r"corrections: expected a whole number of 0 to 1e\+06, got 1\.5",
         ),
         (LINEAR, Draw("langevin", 5, options={"snr": "high"}), r"options\.snr: expected a number .* got 'high'"),
     ]
@@ -450,3 +480,16 @@ def test_what_a_solver_does_not_have_is_refused_before_any_call() -> None:
             SAMPLERS[draw.sampler].check(Denoiser(silent, process), draw)
         with pytest.raises(UserError, match=message):
             run(draw, Denoiser(silent, process))
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e200])
+def test_numbers_without_end_are_refused_but_where_they_mean_no_limit(value: float) -> None:
+    for sampler, name in (
+        *itertools.product(("heun", "euler"), ("rho", "sigma_max", "sigma_min", "s_noise")),
+        *itertools.product(("pf_ode",), ("sigma_max", "sigma_min")),
+        *itertools.product(("langevin",), ("corrections", "snr")),
+    ):
+        with pytest.raises(UserError, match=rf"options\.{name}: expected .* to 1e\+06, got"):
+            SAMPLERS[sampler].check(Denoiser(wavy, TERMINAL), Draw(sampler, 5, options={name: value}))
+    endless: dict[str, Scalar] = {"s_tmax": math.inf, "s_churn": math.inf}
+    assert bool(torch.isfinite(run(Draw("heun", 5, options=endless), Denoiser(wavy, LINEAR))).all())

@@ -74,6 +74,26 @@ def test_the_learned_variance_is_the_papers_sigmoid_in_bound_and_sampler() -> No
         assert float((expected / beta).log().std()) > 1e-3, "the premise: it is perturbed"
 
 
+def test_where_beta_and_beta_tilde_are_one_number_the_variance_is_that_number() -> None:
+    """At the end of a long chain 1 - abar no longer changes."""
+    ours, x = model(std=0.3, timesteps=1000, schedule="linear", beta_end=0.067), Noise(0).normal("x", 3, SHAPE.chw)
+    logs = [ours.process.log_variances(t) for t in range(1000)]
+    assert logs[999][0] == logs[999][1], "the premise"
+    for t in (0, 500, 900, 950, 998, 999):
+        with torch.no_grad():
+            _, variance = ours.reverse(x, t)
+        assert bool(torch.isfinite(variance).all())
+    torch.testing.assert_close(variance, torch.full_like(x, float(ours.process.betas[999])), rtol=1e-5, atol=0)
+    with torch.no_grad():
+        x_0 = ours.draw_x0(x, Draw("ddpm", 20, spacing="trailing"), Noise(0))
+    assert bool(torch.isfinite(x_0).all())
+
+
+def test_the_rates_of_another_schedule_are_refused() -> None:
+    with pytest.raises(UserError, match=r"the erasing schedule takes neither, got 0\.001, 0\.02; leave them out"):
+        model(beta_start=0.001)
+
+
 def test_native_sampling_draws_from_these_kernels() -> None:
     ours = model(std=0.05)
     x_T, plain = Noise(4).normal("x_T", 2, SHAPE.chw), Noise(4).normals("steps", 2, SHAPE.chw, 12)

@@ -24,12 +24,11 @@ from baselines.diffusion.illustrations import (
     ROWS,
     STEPS,
     Recorder,
-    ddim_decode,
-    ddim_encode,
     illustrate,
     moments,
     sample,
 )
+from baselines.diffusion.inversion import ddim_decode, ddim_encode
 from baselines.diffusion.process import Process, make_process, subsequence
 from baselines.gans.dcgan import Dcgan
 from baselines.nets.interpolation import PAIRS, PLACES, slerp

@@ -12,15 +12,25 @@ from scipy.integrate import solve_ivp
 from scipy.stats import multivariate_normal, sem
 from torch import Tensor
 
+import bench
 from baselines import registry, trainer
 from baselines.config import build_config
 from baselines.data import catalogue
-from baselines.data.likelihood import image_nats, kinds, unit_to_signed
+from baselines.data.likelihood import (
+    bits_per_dim,
+    dequantise,
+    dequantised_nats,
+    image_nats,
+    kinds,
+    unit_to_signed,
+)
 from baselines.diffusion import gaussian_diffusion
 from baselines.diffusion.denoiser import Denoiser
 from baselines.diffusion.gaussian_diffusion import GaussianDiffusion
 from baselines.diffusion.gaussian_oracle import GaussianData
-from baselines.diffusion.pf_ode import log_density, random_signs
+from baselines.diffusion.grids import level
+from baselines.diffusion.oracle_pixels import OraclePixels
+from baselines.diffusion.pf_ode import first_time, log_density, random_signs
 from baselines.diffusion.process import Process, make_process
 from baselines.errors import UserError
 from baselines.noise import Noise
@@ -172,6 +182,61 @@ def test_a_chain_that_ends_in_pure_noise_is_begun_one_timestep_earlier() -> None
     torch.testing.assert_close(found, closed_form(y, Process(terminal.betas[:-1]), 0.0, ROTATION), rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match=r"expected steps >= 1 and -1 < first < 48, got 0 and 0"):
         log_density(exact(terminal, ROTATION), y, basis(2), 0)
+
+
+def test_a_chain_of_one_timestep_and_pure_noise_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    process = make_process("linear", 2, 1e-4, 0.02, zero_terminal=True)
+    with pytest.raises(UserError, match=r"expected a chain with 2 timesteps or more that are not pure noise, got 1"):
+        log_density(exact(process, ROTATION), data(2, ROTATION), basis(2), 10)
+    path = tmp_path / "mine.toml"
+    config = '{ timesteps = 2, zero_terminal = true, prediction = "v" }'
+    path.write_text(f'[measure]\nlikelihoods = ["pf_ode"]\n[[models]]\nmodel = "ddpm"\nconfig = {config}\n')
+    with pytest.raises(UserError, match=r"likelihood pf_ode: expected a chain"):
+        bench.run(str(path), results=tmp_path / "results")
+    assert not list((tmp_path / "results").rglob("*.npz"))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_of_the_exact_denoiser_of_digits_it_is_converged_and_near_the_exact_code_length(schedule: str) -> None:
+    """Above the exact one by what dequantisation costs, below the bound, and moved by no more steps of the solver."""
+    dataset = catalogue.load("digits")
+    shape, x = dataset.shape, dataset.test.images[:25]
+    described = registry.load("oracle_pixels").model
+    oracle = described.build(shape, build_config(described.config, {"schedule": schedule}, "oracle_pixels"))
+    assert isinstance(oracle, OraclePixels)
+    oracle.fit(dataset.train.images, Noise(0))
+    signs, noise = basis_of_one(len(x), shape.chw), Noise(1, dtype=torch.float64)
+
+    def bits(steps: int, first: float) -> float:
+        def density(y: Tensor) -> Tensor:
+            z, log_scale = unit_to_signed(y, shape.levels)
+            return log_density(oracle.denoiser, z, signs, steps, first) + shape.dims * log_scale
+
+        return float(bits_per_dim(dequantised_nats(density, x, shape, noise).mean(), shape))
+
+    exactly, bound = (
+        float(bits_per_dim(oracle.nats(x, name, Noise(0)).total.mean(), shape)) for name in ("exact", "vlb")
+    )
+    first = first_time(oracle.process, shape.levels)
+    coarse, fine = bits(16, first), bits(32, first)
+    assert exactly < fine < bound
+    assert fine - exactly < 0.2
+    assert coarse == pytest.approx(fine, abs=0.05)
+    assert bits(16, 0.0) > bound + 1, "the premise: at timestep 0 there is no density between the levels"
+
+
+def basis_of_one(n: int, chw: tuple[int, int, int]) -> Tensor:
+    """The probe by which the trace of a diagonal Jacobian is exact."""
+    return torch.ones(n, 1, *chw, dtype=torch.float64)
+
+
+def test_it_begins_at_the_noise_of_dequantisation_where_that_is_more_than_the_first_timesteps() -> None:
+    for name in ("linear", "cosine"):
+        process = make_process(name, 1000, 1e-4, 0.02)  # type: ignore[arg-type]
+        assert first_time(process, 256) == 0
+        u = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        deviation = float(unit_to_signed(dequantise(torch.zeros(100_000), 17, u), 17)[0].std())
+        assert level(process, first_time(process, 17)) == pytest.approx(deviation, rel=0.01)
 
 
 def test_the_scale_of_pixels_and_its_jacobian() -> None:

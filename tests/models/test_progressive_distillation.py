@@ -6,6 +6,9 @@ import math
 from dataclasses import replace
 from typing import Literal
 
+
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -241,6 +244,25 @@ def test_the_learning_rate_falls_to_zero_in_every_round() -> None:
         assert rates[start] < 0.05 * SMALL.lr, "it is warmed up"
         assert max(rates[start : start + 250]) == pytest.approx(SMALL.lr, rel=0.01)
         assert rates[start + 249] < 0.01 * SMALL.lr
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.6])
+def test_the_target_is_the_same_every_time_while_the_student_has_dropout(
+    fraction: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, wanted = taught(replace(SMALL, dropout=0.5)).train(), []
+    whole = Grid.target
+
+    def noted(self: Grid, *args: Any, **kwargs: Any) -> Tensor:
+        wanted.append(whole(self, *args, **kwargs))
+        return wanted[-1]
+
+    monkeypatch.setattr(Grid, "target", noted)
+    losses = [model.loss(Batch(images(6)), context(fraction)).total.item() for _ in range(2)]
+    assert losses[0] != losses[1], "the premise: the student drops units"
+    assert torch.equal(wanted[0], wanted[1])
+    learner = model.numbers[int(model.round) + 1]
+    assert model.students.networks[str(learner)].training
 
 
 def test_without_a_teacher_it_does_not_train() -> None:
