@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
-
-
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
