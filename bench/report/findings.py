@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bench.report.clock import unsteady
 from bench.report.marks import commonest_protocol
 from bench.report.numbers import KINDS, SIGNS, factor_text, number
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
 _TOLERATED = 1.1
-_STEADY = 1.2  # most by which the times of one network's forward pass differ on a quiet machine
 
 
 def findings(sheet: Sheet) -> list[str]:
@@ -114,21 +114,16 @@ def _likelihood(sheet: Sheet) -> str:
 
 def _unsteady(sheet: Sheet) -> str:
     """A warning where a network took longer in one draw than in another: the machine was busy, not the sampler slow."""
-    forwards_s: dict[str, list[float]] = {}
-    for row in sheet.rows:
-        limit_s, calls = row.value("limit_s[large]"), row.value("nfe")
-        if limit_s is not None and calls:
-            forwards_s.setdefault(row.title, []).append(limit_s / calls)
     told = [
-        f"{title}'s network took between {number(min(times), 's')} and {number(max(times), 's')} a call"
-        for title, times in forwards_s.items()
-        if max(times) > _STEADY * min(times)
+        f"{title}'s network took between {number(least, 's')} and {number(most, 's')} a call"
+        for title, (least, most) in unsteady(sheet).items()
     ]
     return f"The machine was not steady while speeds were taken: {_listed(told)}, at the same batch." if told else ""
 
 
 def _deep(sheet: Sheet) -> list[Row]:
-    return [row for row in sheet.rows if not row.model.is_reference]
+    """Trained models: exact denoisers have learned nothing, and references are what the others must beat."""
+    return [row for row in sheet.rows if not row.model.is_reference and not row.model.is_oracle]
 
 
 def _ranked(rows: list[Row], metric: str | None) -> list[tuple[Row, Score]]:
