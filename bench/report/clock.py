@@ -43,7 +43,7 @@ class Clock(NamedTuple):
         0.05: within 5 %. The bound of the power's interval that is further from 1 is taken.
         """
         few, most = self.reach
-        return max((most / few) ** abs(bound - 1) for bound in self.power[1:]) - 1
+        return max(math.exp(abs(bound - 1) * math.log(most / few)) for bound in self.power[1:]) - 1
 
 
 def clocks(sheet: Sheet) -> list[Clock]:

@@ -22,9 +22,28 @@ NEAR_BEST = 1.1
 """A draw whose FD is within this factor of its sampler's best may stand for that sampler, as may one that the seeds
 do not tell from it."""
 
+CHOSEN_TOLD = (
+    "A model with several samplers has one mark and one triangle for each: of its draws whose FD is within 10 % of "
+    "that sampler's lowest, or that two seeds or more do not tell from it (ratio of FD, seed by seed), the one with "
+    "the fewest network calls."
+)
+"""The rule of `_representative`, for readers."""
+
 _POSITIVE = frozenset(
     [
-        *("fd", "fid", "fd_exact", "fd_inf", "fid_inf", "is", "mode_kl", "ppl", "density", "nn_train_ratio", "sharpness"),
+        *(
+            "fd",
+            "fid",
+            "fd_exact",
+            "fd_inf",
+            "fid_inf",
+            "is",
+            "mode_kl",
+            "ppl",
+            "density",
+            "nn_train_ratio",
+            "sharpness",
+        ),
         *("nfe", "flops", "limit_ratio"),
     ]
 )

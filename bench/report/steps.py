@@ -1,4 +1,4 @@
-"""What do steps buy? Draws of diffusion checkpoints by sampler and number of steps: lines, and the study's own draws."""
+"""What do steps buy? Draws of diffusion checkpoints by sampler and number of steps: lines, and one study of them."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def label_points(
     extent = axes.get_window_extent()
     frame = Box(*(v / scale for v in (extent.x0, extent.y0, extent.x1, extent.y1)))
     for i in sorted(range(len(texts)), key=lambda i: (-centres[i][1], centres[i][0])):
-        (x, y), place, far = _place(centres[i], radii[i], _width(texts[i], size), 1.25 * size, taken, frame)
+        (x, y), place, far = _place(centres[i], radii[i], text_width(texts[i], size), 1.25 * size, taken, frame)
         taken += [place, *(_leader(centres[i], place) if far else ())]
         axes.annotate(
             texts[i],
@@ -169,7 +169,8 @@ def _stable(svg: bytes, name: str) -> bytes:
     return re.sub(rb"\bp[0-9a-f]{10}\b", lambda match: names.get(match[0], match[0]), svg)
 
 
-def _width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
+    """About how wide a text is, in points."""
     return float(TextPath((0, 0), text, size=size).get_extents().width) + 2
 
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
 from bench.report.axes import Axes, Endpoints, formulas
+from bench.report.grouping import CHOSEN_TOLD
 from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
@@ -61,7 +62,8 @@ def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
     """Quality against coverage alone, for a page that draws the triangles itself."""
     caption = (
         "Up is quality, right is coverage, a larger mark is faster: a model that gave up nothing would be a large "
-        "mark at the top right. Speed counts images/s at the large batch. Grey crosses are reference models."
+        "mark at the top right. Speed counts images/s at the large batch. Grey crosses are reference models. "
+        + CHOSEN_TOLD
     )
     return draw(
         name,
