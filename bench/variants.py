@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.record import Cell
@@ -17,6 +18,18 @@ def variants(cells: Sequence[Cell]) -> list[str]:
         ", ".join([f"{n}={cell.config.get(n)}" for n in differ] + ([cell.budget.label()] if len(budgets) > 1 else []))
         for cell in cells
     ]
+
+
+def told_apart(cells: Sequence[Cell]) -> list[str]:
+    """`variants` of each cell among those of its model and data set; cells of several may be mixed."""
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, cell in enumerate(cells):
+        groups[cell.model, cell.dataset].append(i)
+    names = [""] * len(cells)
+    for places in groups.values():
+        for i, name in zip(places, variants([cells[i] for i in places]), strict=True):
+            names[i] = name
+    return names
 
 
 def _canonical(value: object) -> str:

@@ -40,6 +40,7 @@ from bench.report.strips import StripSet
 from bench.report.style import Picture
 from bench.report.tables import Table, main_table
 from bench.report.trainings import curves_of, maps_of, strips_of, terms_of
+from bench.variants import told_apart
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def gather(source: Source) -> Content:
         sections=sections,
         calibrations=calibrations,
         coverage=coverage_table(shipped_study()) if calibrations else None,
-        failures=tuple(_failure(r, source.matrix) for r in source.records if r.status != "ok"),
+        failures=tuple(_failures(source)),
         notes=tuple(dict.fromkeys(notes)),
         tables=tuple(table for table in tables if table is not None),
         published=tuple(published_tables()),
@@ -240,10 +241,13 @@ def _grid(source: Source, record: Record, role: str, title: str, note: str, note
         return []
 
 
-def _failure(record: Record, matrix: str) -> Failure:
-    cell = record.cell
-    words = ["trilemma", "run", matrix, "--model", cell.model, "--dataset", cell.dataset, "--seed", str(cell.seed)]
-    return Failure(cell.label(), record.status, record.error or "no error text", shlex.join(words))
+def _failures(source: Source) -> Iterator[Failure]:
+    for record, variant in zip(source.records, told_apart([r.cell for r in source.records]), strict=True):
+        if record.status != "ok":
+            cell = record.cell
+            words = ["trilemma", "run", source.matrix, "--model", cell.model, "--dataset", cell.dataset]
+            rerun = shlex.join([*words, "--seed", str(cell.seed)])
+            yield Failure(cell.label(variant), record.status, record.error or "no error text", rerun)
 
 
 def _headline(records: Sequence[Record], sheets: Iterable[Sheet]) -> list[str]:

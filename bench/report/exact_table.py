@@ -37,7 +37,7 @@ def exact_table(sheet: Sheet) -> Table | None:
 def exact_curves(sheet: Sheet) -> dict[str, dict[int, Score]]:
     """By way to draw, the exact distance at each number of steps; the model is named where there are several."""
     rows = [row for row in sheet.rows if row.draw is not None and row.draw.steps is not None and _score(row)]
-    rows.sort(key=_place)
+    rows.sort(key=place)
     several = len({row.title for row in rows}) > 1
     curves: dict[str, dict[int, Score]] = defaultdict(dict)
     for row in rows:
@@ -50,8 +50,8 @@ def exact_curves(sheet: Sheet) -> dict[str, dict[int, Score]]:
     return dict(curves)
 
 
-def _place(row: Row) -> tuple[int, bool]:
-    """Samplers in their order, each first with its timesteps evenly spaced."""
+def place(row: Row) -> tuple[int, bool]:
+    """For sorting: samplers in their order, each first with its timesteps evenly spaced."""
     assert row.draw is not None
     names = list(SAMPLERS)
     return names.index(row.draw.sampler) if row.draw.sampler in names else len(names), row.draw.spacing != "uniform"

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
+from bench.report.exact_table import place
 from bench.report.joined import joined
 from bench.report.names import way
 from bench.report.plots import PLAIN, floor_line, log_ticks
@@ -109,7 +110,8 @@ def _finish(canvas: Axes, steps: set[float]) -> None:
 
 
 def _exact(sheet: Sheet, metric: str) -> list[Row]:
-    return [row for row in usual(sheet.rows, metric) if row.draw is not None and row.draw.steps is not None]
+    rows = [row for row in usual(sheet.rows, metric) if row.draw is not None and row.draw.steps is not None]
+    return sorted(rows, key=place)
 
 
 def _learned(sheet: Sheet, wanted: set[str]) -> list[Drawn]:

@@ -103,10 +103,11 @@ def own_error(study: Study, sheet: Sheet) -> str:
     far = f"FD {number(last)} at S={steps[-1]}, {factor_text(last / floor)} the floor's {number(floor)}"
     if found == steps[-1]:
         return f"Eta 0 falls up to S={found}, the most compared, and is still far from the floor ({far})."
+    published = ", ".join(f"{fid:.2f} at {s}" for s, fid in published_fid("DDIM eta 0").items())
     return (
         f"Eta 0 stops falling, as far as the seeds tell, at S={found}: no larger S has a separably lower FD, which is "
-        f"far from the floor ({far}). Beyond it the network's own error rules, not the number of steps. Published, on CIFAR-10, eta 0 has "
-        f"FID {', '.join(f'{fid:.2f} at {s}' for s, fid in published_fid('DDIM eta 0').items())}."
+        f"far from the floor ({far}). Beyond it the network's own error rules, not the number of steps. Published, on "
+        f"CIFAR-10, eta 0 has FID {published}."
     )
 
 
@@ -128,8 +129,9 @@ def against_exact(study: Study, exact: Study) -> str:
         return "Learned against exact: no S at which the trained network orders eta 0 and eta 1 beyond doubt otherwise."
     told = ", ".join(f"S={s} ({learned[s].text(study.seeds)} learned, {true[s].text()} exact)" for s in turned)
     return (
-        f"Learned against exact: eta 1 over eta 0 is the other way round at {told}: there the sampler's own error, which "
-        "the exact numbers show for Gaussian data, is outweighed by the network's or by what is not Gaussian in the data."
+        f"Learned against exact: eta 1 over eta 0 is the other way round at {told}: there the sampler's own error, "
+        "which the exact numbers show for Gaussian data, is outweighed by the network's or by what is not Gaussian in "
+        "the data."
     )
 
 

@@ -15,11 +15,13 @@ HUES = {"eta 0": "#0072B2", "eta 0.5": "#009E73", "eta 1": "#D55E00", "sigma-hat
 SHAPES = {"eta 0": "o", "eta 0.5": "D", "eta 1": "s", "sigma-hat": "^"}
 FURTHER = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B7280")
 FURTHER_SHAPES = "vP*Xhp<"  # none of a kind's own
-DASHES = {"uniform": "-", "trailing": "--", "quadratic": "-."}
-SPACINGS_TOLD = "solid lines are uniform timesteps, dashed ones trailing, dash-dotted ones quadratic"
+DASHES = {"uniform": "-", "trailing": "--", "quadratic": "-.", "log_snr": ":"}
+SPACINGS_TOLD = (
+    "solid lines are uniform timesteps, dashed ones trailing, dash-dotted ones quadratic, dotted ones log_snr"
+)
 
-_HANDLE = 62  # points beside a legend's text: the sample of the line and the gaps
-_MARGIN = 24  # points of a figure's width that its legend leaves free
+_HANDLE = 56  # points beside a legend's text: the sample of the line and the gaps
+_MARGIN = 12  # points of a figure's width that its legend leaves free
 
 
 class Look(NamedTuple):
@@ -57,8 +59,12 @@ def legend(figure: Figure, canvas: Axes) -> None:
 
 def columns(labels: Sequence[str], width: float) -> int:
     """How many columns of these labels stand side by side in a figure of this width in inches; at most three."""
-    longest = max((text_width(label, 9) for label in labels), default=0.0)
-    return max(1, min(3, int((72 * width - _MARGIN) / (longest + _HANDLE))))
+    for count in (3, 2):
+        tall = -(-len(labels) // count)
+        filled = [labels[i : i + tall] for i in range(0, len(labels), tall or 1)]  # a legend is filled downwards
+        if sum(max(text_width(label, 9) for label in held) + _HANDLE for held in filled) + _MARGIN < 72 * width:
+            return count
+    return 1
 
 
 def legend_height(labels: Sequence[str], width: float) -> float:
