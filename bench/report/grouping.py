@@ -215,12 +215,14 @@ def _choose_shown(rows: list[Row], quality: str | None) -> tuple[Row, ...]:
     """Mark one row a sampler: the draw of fewest calls within NEAR_BEST of the sampler's best FD or not told from it.
 
     Whether the seeds tell two draws of one checkpoint apart is asked seed by seed: what seeds have in common, a better
-    or worse training, is then no reason why two draws could not be told apart.
+    or worse training, is then no reason why two draws could not be told apart. Exact denoisers stand beside no trained
+    model.
     """
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.model.name, row.variant, "" if row.draw is None else row.draw.sampler].append(row)
-    chosen = {id(_representative(group, quality)) for group in groups.values()}
+    learned = any(not row.model.is_reference and not row.model.is_oracle for row in rows)
+    chosen = {id(_representative(g, quality)) for g in groups.values() if not (learned and g[0].model.is_oracle)}
     return tuple(replace(row, shown=id(row) in chosen) for row in rows)
 
 

@@ -168,9 +168,9 @@ def _clips(sheet: Sheet, title: str) -> set[bool]:
 def _names(firsts: Iterable[Row]) -> dict[str, str]:
     """By a checkpoint's title what stands before its lines' labels: as much of it as tells it from the others."""
     rows = {row.title: row for row in firsts}
-    if len(rows) < 2:
+    if len(rows) < 2 and not any(row.model.is_oracle for row in rows.values()):
         return dict.fromkeys(rows, "")
-    one = len({row.model.name for row in rows.values()}) == 1
+    one = len(rows) > 1 and len({row.model.name for row in rows.values()}) == 1
     return {title: f"{row.variant if one else title}: " for title, row in rows.items()}
 
 

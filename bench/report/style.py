@@ -224,7 +224,7 @@ def _place(
             own = math.dist(centre, _nearest_edge(centre, box))
             stolen = sum(max(0.0, own - math.dist(mark, _nearest_edge(mark, box))) for mark in marks)
             cost = sum(box.overlap(t) for t in taken) + 2 * (box.area - box.overlap(frame)) + 4 * crossed + step
-            cost += 8 * stolen
+            cost += 20 * stolen
             if best is None or cost < best[0]:
                 best = (cost, box, far)
     assert best is not None

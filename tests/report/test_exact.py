@@ -129,6 +129,8 @@ def test_an_oracles_sampled_numbers_make_no_sentence_clock_triangle_or_axis(tmp_
     assert mixed.steps is not None
     assert mixed.steps.pictures[0].name == "exact-digits"
     assert "Gaussian oracle" not in {row.title for row, _ in mixed.placed}
+    assert "Gaussian oracle" not in {grid.title.split(" · ")[0] for grid in mixed.grids}
+    assert all(line.more for line in mixed.main.lines if line.data[0].text.startswith("Gaussian oracle"))
     assert not any("Gaussian oracle" in text for text in mixed.formulas)
     assert {clock.title for clock in clocks(mixed.sheet)} == {"DDPM"}
     assert not any("Gaussian oracle" in line.label for line in lines(mixed.sheet))
