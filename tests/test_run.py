@@ -240,15 +240,6 @@ def test_cells_that_differ_in_their_config_have_labels_that_say_so(copy: Path) -
     assert "real-digits seed 0" in cells, "what is alone needs no more"
 
 
-def test_a_data_set_that_is_not_there_is_told_again_at_the_end(copy: Path) -> None:
-    (copy / "mine.toml").write_text(MATRIX.replace('["digits"]', '["digits", "npz:nowhere.npz"]'))
-    done = trilemma(copy, "run", "mine.toml")
-    notes = [i for i, line in enumerate(done.stdout.splitlines()) if line.startswith("note: without npz:nowhere.npz")]
-    report = next(i for i, line in enumerate(done.stdout.splitlines()) if line.startswith("report: "))
-    assert len(notes) == 2, done.stdout + done.stderr
-    assert notes[0] < report < notes[1]
-
-
 def test_a_failing_cell_does_not_stop_the_others(copy: Path) -> None:
     shutil.rmtree(copy / "results")
     done = trilemma(copy, "run", "mine.toml", "--set", "outside_model.fail_at=3")
