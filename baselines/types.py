@@ -60,7 +60,7 @@ class Draw:
         parts = [self.sampler]
         if self.steps is not None:
             parts.append(f"S={self.steps}")
-        if self.sampler == "ddim":
+        if self.sampler == "ddim" and self.variance != "sigma_hat":  # which takes the mean of eta 1, and no eta
             parts.append(f"eta={self.eta:g}")
         if self.spacing != "uniform":
             parts.append(self.spacing)

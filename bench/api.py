@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from bench import matrix as matrices
 from bench import provenance, store
 from bench.device import usable_device
 from bench.job import Job, Setup
-from bench.plan import available, check_likelihoods, forget_opened, plan, stale_jobs, what_is_left
+from bench.plan import available, check_likelihoods, forget_opened, lacks_files, plan, stale_jobs, what_is_left
 from bench.runner import Summary, run_matrix
 
 DEFAULT_MATRIX = "quick"
@@ -134,9 +134,8 @@ def execute(options: Options, console: Console) -> Summary:
         UserError: for bad input.
     """
     ready = _prepare(options)
-    for dataset, reason in ready.missing.items():
-        console.print(f"note: without {dataset}: {reason}", style="yellow", markup=False, soft_wrap=True)
-    return run_matrix(
+    tell_missing(ready.missing, console)
+    summary = run_matrix(
         ready.name,
         ready.title,
         ready.everything,
@@ -147,6 +146,13 @@ def execute(options: Options, console: Console) -> Summary:
         ready.missing,
         ready.teachers,
     )
+    return replace(summary, missing=ready.missing)
+
+
+def tell_missing(missing: Mapping[str, str], console: Console) -> None:
+    """A line for each data set that the run goes without."""
+    for dataset, reason in missing.items():
+        console.print(f"note: without {dataset}: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
 def results_folder(options: Options) -> Path:
@@ -171,14 +177,17 @@ def dry_run(options: Options) -> list[dict[str, str]]:
     def state(job: Job) -> str:
         if job.key in cached:
             return "done"
-        return ("stale, " if job.key in stale else "") + ("to train" if job.cell.draw is None else "to measure")
+        what = "to train" if job.cell.draw is None else "to measure"
+        what = "trained before, to measure" if job.key in todo.trained else what
+        why = "stale, " if job.key in stale else "files missing, " if lacks_files(job, records) else ""
+        return why + what
 
     left_out = [
         {"cell": f"all of {name}", "budget": "–", "state": f"left out: {ready.missing[name]}"} for name in ready.missing
     ]
     return left_out + [
         {
-            "cell": job.cell.label(),
+            "cell": job.label,
             "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
             "state": state(job),
         }

@@ -20,6 +20,7 @@ from baselines.errors import UserError
 from baselines.types import Budget
 from bench import __version__, cli_evaluate
 from bench.record import Record
+from bench.variants import told_apart
 
 app = typer.Typer(
     name="trilemma",
@@ -117,6 +118,7 @@ def run(
     try:
         _finish(summary.results, out, console)
     finally:
+        api.tell_missing(summary.missing, console)
         _tell_failed(summary.failed, console)
     if summary.failed:
         raise typer.Exit(1)
@@ -136,9 +138,9 @@ def _tell_failed(failed: Sequence[Record], console: Console) -> None:
     if not failed:
         return
     console.print(f"\n{len(failed)} cells failed:", style="bold red")
-    for record in failed:
+    for record, variant in zip(failed, told_apart([record.cell for record in failed]), strict=True):
         first = record.error.splitlines()[0] if record.error else record.status
-        console.print(f"  {record.cell.label()}: {first}", markup=False, soft_wrap=True)
+        console.print(f"  {record.cell.label(variant)}: {first}", markup=False, soft_wrap=True)
     again = shlex.join(["trilemma", "run", *sys.argv[2:]])
     console.print(f"Run it again to retry only these: {again}", markup=False, soft_wrap=True)
 

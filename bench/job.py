@@ -43,6 +43,12 @@ class Job:
     timed: bool = True  # whether the sampler is timed, which needs the machine for itself
     times_likelihood: bool = False  # whether this draw's quiet minute also times the likelihood, once a training
     teacher: Job | None = None  # the training whose checkpoint this training learns from
+    variant: str = ""  # what sets its config apart from the run's others of the model
+
+    @property
+    def label(self) -> str:
+        """Its cell in words, no other job's of the run."""
+        return self.cell.label(self.variant)
 
     @property
     def checkpoint_folder(self) -> Path:

@@ -22,6 +22,7 @@ from bench.job import Job, Setup
 from bench.matrix import SAMPLES, Wanted
 from bench.record import Cell, Record
 from bench.teachers import teacher_of
+from bench.variants import told_apart
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Todo:
     trainings: list[Job] = field(default_factory=list)
     draws: list[Job] = field(default_factory=list)
     cached: list[Job] = field(default_factory=list)
+    trained: set[str] = field(default_factory=set)  # keys of the trainings that lack nothing but their measurements
     notes: list[str] = field(default_factory=list)
 
 
@@ -94,7 +96,16 @@ def plan(wanted: Sequence[Wanted], setup: Setup, teachers: Sequence[Wanted] = ()
         for training in (*_taught_by(whole.job), whole):
             same = found.get(training.job.key)
             found[training.job.key] = training if same is None else _merged(same, training)
-    return list(found.values())
+    return _told_apart(list(found.values()))
+
+
+def _told_apart(trainings: Sequence[Training]) -> list[Training]:
+    """The trainings, each job with what sets its config apart from others of its model and data set."""
+    names = told_apart([training.job.cell for training in trainings])
+    return [
+        Training(replace(t.job, variant=name), tuple(replace(draw, variant=name) for draw in t.draws))
+        for t, name in zip(trainings, names, strict=True)
+    ]
 
 
 def _taught_by(job: Job) -> list[Training]:
@@ -241,6 +252,7 @@ def what_is_left(trainings: Sequence[Training], records: Mapping[str, Record]) -
         there = _has_checkpoint(job, todo) if needed or not done else True
         if not done or not there:
             to_train.add(job.key)
+            todo.trained |= {job.key} if there else set()
         if not there and job.teacher is not None:
             teaching.add(job.teacher.train_key)
     for training in trainings:
@@ -256,8 +268,20 @@ def what_is_left(trainings: Sequence[Training], records: Mapping[str, Record]) -
 def is_done(job: Job, records: Mapping[str, Record]) -> bool:
     """Whether a record answers this job in full: same key, succeeded, by the metrics as they are now, files whole."""
     record = records.get(job.key)
-    if record is None or record.status != "ok" or dict(record.metric_keys) != dict(job.metric_keys):
-        return False
+    return record is not None and _is_current(record, job) and _has_files(record, job)
+
+
+def lacks_files(job: Job, records: Mapping[str, Record]) -> bool:
+    """Whether a record answers this job but for its files, which are not there or not what was written."""
+    record = records.get(job.key)
+    return record is not None and _is_current(record, job) and not _has_files(record, job)
+
+
+def _is_current(record: Record, job: Job) -> bool:
+    return record.status == "ok" and dict(record.metric_keys) == dict(job.metric_keys)
+
+
+def _has_files(record: Record, job: Job) -> bool:
     return all(is_whole(job.setup.results, artifact) for artifact in record.artifacts)
 
 
@@ -267,7 +291,11 @@ def stale_jobs(todo: Todo, records: Mapping[str, Record]) -> set[str]:
     done = [record for record in records.values() if record.status == "ok"]
     left = {record.cell.label() for record in done if record.key not in wanted}
     rescored = {record.key for record in done}
-    return {job.key for job in (*todo.trainings, *todo.draws) if job.key in rescored or job.cell.label() in left}
+    return {
+        job.key
+        for job in (*todo.trainings, *todo.draws)
+        if (job.key in rescored or job.cell.label() in left) and not lacks_files(job, records)
+    }
 
 
 def _has_checkpoint(job: Job, todo: Todo) -> bool:
@@ -277,7 +305,7 @@ def _has_checkpoint(job: Job, todo: Todo) -> bool:
         except checkpoint.CorruptCheckpointError as error:
             moved = checkpoint.set_aside(job.checkpoint_folder, stem)
             names = ", ".join(str(path) for path in moved)
-            todo.notes.append(f"corrupt checkpoint of {job.cell.label()}: {error}; moved to {names}; training again")
+            todo.notes.append(f"corrupt checkpoint of {job.label}: {error}; moved to {names}; training again")
             continue
         if stem == "model" and found is not None:
             return True

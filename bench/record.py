@@ -28,11 +28,15 @@ class Cell:
     draw: Draw | None = None
     samples: int | None = None  # N where the draw has one of its own; None: the run's
 
-    def label(self) -> str:
-        """`ddpm-digits seed 0, ddim S=20 eta=0`, for progress and messages."""
+    def label(self, variant: str = "") -> str:
+        """`ddpm-digits seed 0, ddim S=20 eta=0`, for progress and messages.
+
+        variant: what sets the cell's config apart from others of its model, told in brackets after the name.
+        """
         draw = "" if self.draw is None else f", {self.draw.label()}"
         own = "" if self.samples is None else f" N={self.samples}"
-        return f"{self.model}-{self.dataset} seed {self.seed}{draw}{own}"
+        told = f" ({variant})" if variant else ""
+        return f"{self.model}-{self.dataset}{told} seed {self.seed}{draw}{own}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from bench import provenance, store
 from bench.executors.local import Outcome, run_jobs
 from bench.job import Job, Setup
 from bench.matrix import Wanted
-from bench.plan import Todo, Training, families_table, plan, stale_jobs, what_is_left
+from bench.plan import Todo, Training, families_table, lacks_files, plan, stale_jobs, what_is_left
 from bench.progress import Display, duration
 from bench.record import Record
 from bench.teachers import waves
@@ -33,6 +33,7 @@ class Summary:
     cached: int
     done: int
     failed: tuple[Record, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)  # data sets that were left out, and why
 
 
 def run_matrix(
@@ -78,9 +79,14 @@ def run_matrix(
 
 
 def _announce(todo: Todo, records: Mapping[str, Record], console: Console) -> None:
-    stale = len(stale_jobs(todo, records))
-    text = f"{len(todo.cached)} cells done before, {len(todo.trainings)} to train, {len(todo.draws)} draws to measure"
-    console.print(text + (f", {stale} of them stale ({STALE})" if stale else ""))
+    jobs = [*todo.trainings, *todo.draws]
+    stale, lacking = len(stale_jobs(todo, records)), sum(lacks_files(job, records) for job in jobs)
+    trained = len(todo.trained)
+    text = f"{len(todo.cached)} cells done before, {len(todo.trainings) - trained} to train"
+    text += f", {trained} trained before and to measure" if trained else ""
+    text += f", {len(todo.draws)} draws to measure"
+    text += f", {stale} of them stale ({STALE})" if stale else ""
+    console.print(text + (f", {lacking} of them with files missing" if lacking else ""))
 
 
 def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Console) -> tuple[int, list[Record]]:
@@ -114,7 +120,7 @@ def _without(job: Job, what: str, why: Record, display: Display) -> Record:
     how = "timed out" if why.status == "timeout" else "failed"
     record = _not_ok(job, "failed", f"{what} {how}: see that cell")
     store.append(job.setup.results, record)
-    display.finished(job.cell.label(), f"failed, since {what} did")
+    display.finished(job.label, f"failed, since {what} did")
     return record
 
 
@@ -122,7 +128,7 @@ def _run(jobs: Sequence[Job], slots: int, records: Mapping[str, Record], display
     """Run jobs side by side and write each one's record as soon as it ends."""
 
     def on_progress(job: Job, progress: tuple[str, int, int]) -> None:
-        display.progress(job.cell.label(), *progress)
+        display.progress(job.label, *progress)
 
     if not jobs:
         return
@@ -136,7 +142,7 @@ def _run(jobs: Sequence[Job], slots: int, records: Mapping[str, Record], display
         store.append(job.setup.results, record)
         problem = record.error.splitlines()[0] if record.error else ""
         text = f"{record.status} in {duration(outcome.seconds)}" if record.status == "ok" else record.status
-        display.finished(job.cell.label(), f"{text}: {problem}" if problem else text)
+        display.finished(job.label, f"{text}: {problem}" if problem else text)
         yield record
 
 

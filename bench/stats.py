@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,9 @@ from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 """Nominal coverage of every interval that the suite prints."""
+
+Scale = Literal["plain", "log", "share"]
+"""Of which numbers an interval over seeds is taken."""
 
 
 class Estimate(NamedTuple):
@@ -54,17 +57,35 @@ def error_of_mean(standard_errors: ArrayLike) -> float:
     return float(np.sqrt((x**2).sum())) / len(x)
 
 
-def mean_over_seeds(values: ArrayLike) -> Estimate:
+def mean_over_seeds(values: ArrayLike, scale: Scale = "plain") -> Estimate:
     """The mean of a few independent runs with Student's t interval; one run has no interval.
 
+    Args:
+        values: one number a run.
+        scale: what the interval is taken on. "plain": the numbers. "log": their logarithms, so that no bound of a
+            positive quantity falls below 0; it lies about the geometric mean. "share": the numbers, with bounds
+            kept within [0, 1].
+
     Raises:
-        ValueError: if there are no values, or one is not finite.
+        ValueError: if there are no values, one is not finite, or of logarithms one is not above 0.
     """
     x = _finite(values)
     if len(x) < 2:
         return Estimate(float(x.mean()), n=len(x))
+    if scale == "log":
+        if (x <= 0).any():
+            raise ValueError(f"interval of logarithms: expected values above 0, got {float(x.min())}")
+        low, high = (math.exp(bound) for bound in _t_interval(np.log(x)))
+        return Estimate(float(x.mean()), low, high, n=len(x))
+    low, high = _t_interval(x)
+    if scale == "share":
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Estimate(float(x.mean()), low, high, n=len(x))
+
+
+def _t_interval(x: NDArray[np.float64]) -> tuple[float, float]:
     half = float(stdtrit(len(x) - 1, 0.5 + CONFIDENCE / 2)) * _standard_error(x)
-    return Estimate(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, n=len(x))
+    return float(x.mean()) - half, float(x.mean()) + half
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:

@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
+from bench import api, cli
+from bench.runner import Summary
 from tests.command import trilemma_here
 
 ROOT = Path(__file__).parents[1]
@@ -227,3 +229,13 @@ def test_help_shows_an_example(command: str, tmp_path: Path) -> None:
     done = trilemma(command, "--help", folder=tmp_path)
     assert done.returncode == 0
     assert f"trilemma {command} " in done.stdout
+
+
+def test_a_data_set_that_is_left_out_is_told_before_the_run_and_after_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "available", lambda wanted, setup: (wanted, {"mnist": "not on this machine"}))
+    monkeypatch.setattr(api, "run_matrix", lambda *rest: Summary(tmp_path, 0, 0, ()))
+    monkeypatch.setattr(cli, "_finish", lambda results, out, console: console.print("report: here"))
+    lines = trilemma_here(tmp_path, "run", "quick").stdout.splitlines()
+    assert lines == ["note: without mnist: not on this machine", "report: here", lines[0]]

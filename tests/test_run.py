@@ -137,6 +137,12 @@ def test_what_is_named_twice_is_run_once(copy: Path) -> None:
 def test_damaged_and_missing_artifacts_are_made_again(copy: Path) -> None:
     files = sorted((copy / "results/mine/artifacts").iterdir())
     before = {file.name: file.read_bytes() for file in files}
+    shutil.move(copy / "results/mine/artifacts", copy / "away")
+    states = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    assert "files missing, to measure" in states
+    assert "files missing, trained before, to measure" in states
+    assert "stale" not in states, "neither code nor config is another one"
+    shutil.move(copy / "away", copy / "results/mine/artifacts")
     files[0].unlink()
     for file in files[1:]:
         file.write_bytes(b"junk")
@@ -208,8 +214,30 @@ def test_a_half_written_last_line_is_told_and_only_its_cell_is_run_again(copy: P
     done = trilemma(copy, "run", "mine.toml")
     assert done.returncode == 0
     assert "skipped, not a record" in done.stdout
-    assert "1 draws to measure" in done.stdout or "1 to train" in done.stdout
+    assert "1 draws to measure" in done.stdout or "1 trained before and to measure" in done.stdout
     assert len(records(copy)) == 6
+
+
+def test_a_training_that_lacks_its_measurements_alone_is_not_said_to_be_trained_again(copy: Path) -> None:
+    drop(copy, "outside_model-digits seed 0")
+    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    assert "trained before, to measure" in next(line for line in plan.splitlines() if "outside_model" in line)
+    done = trilemma(copy, "run", "mine.toml")
+    assert "5 cells done before, 0 to train, 1 trained before and to measure, 0 draws to measure" in done.stdout
+
+
+def test_cells_that_differ_in_their_config_have_labels_that_say_so(copy: Path) -> None:
+    models = "".join(
+        f'[[models]]\nmodel = "ddpm"\nimages = 64\nconfig = {{ timesteps = {t} }}\ndraws = [{{ sampler = "ddpm" }}]\n'
+        for t in (10, 50)
+    )
+    (copy / "two.toml").write_text(MATRIX.partition("[[models]]")[0] + models)
+    plan = trilemma(copy, "run", "two.toml", "--dry-run").stdout
+    for t in (10, 50):
+        assert f"ddpm-digits (timesteps={t}) seed 0, ddpm" in plan
+    cells = [line.split("│")[1].strip() for line in plan.splitlines() if line.startswith("│")]
+    assert len(cells) == len(set(cells))
+    assert "real-digits seed 0" in cells, "what is alone needs no more"
 
 
 def test_a_failing_cell_does_not_stop_the_others(copy: Path) -> None:
@@ -324,7 +352,8 @@ def test_what_models_show_of_themselves_is_kept_with_the_training_and_stands_in_
         assert title in page
     (tmp_path / "results" / "mine" / strips[0].path).unlink()
     again = trilemma(tmp_path, "run", "mine.toml")
-    assert "1 to train" in again.stdout, "a strip that is lost is made again"
+    assert "0 to train, 1 trained before and to measure" in again.stdout, "a strip that is lost is made again"
+    assert "1 of them with files missing" in again.stdout
     assert len([a for a in records(tmp_path)["ddpm-digits seed 0"].artifacts if a.role == "strip"]) == 7
 
 

@@ -6,6 +6,7 @@ They are options of a draw, since they change its speed and, by rounding, its im
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 import sys
@@ -72,6 +73,14 @@ def acceleration_of(draw: Draw) -> tuple[Acceleration, Draw]:
     if how.graph and not torch.cuda.is_available():
         raise UserError("options.graph: CUDA graphs need a GPU, and torch finds none here; leave it out")
     return how, replace(draw, options={name: v for name, v in draw.options.items() if name not in own})
+
+
+def options_told(draw: Draw) -> str:
+    """What to add where a sampler refuses an option: those of the network, and the one that may have been meant."""
+    names = [f.name for f in fields(Acceleration)]
+    close = [match for option in draw.options for match in difflib.get_close_matches(option, names, 1)]
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    return f" (how the network is run: {', '.join(names)}){meant}"
 
 
 def _check_compiler() -> None:

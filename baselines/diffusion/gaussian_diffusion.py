@@ -15,10 +15,11 @@ from torch import Tensor
 
 from baselines.contract import Draw, HasLikelihood, Illustrates, Nats, Noise, Strip, Trains
 from baselines.data.likelihood import dequantised_nats, discretised_gaussian, to_signed, unit_to_signed
-from baselines.diffusion.acceleration import Forwards, acceleration_of
+from baselines.diffusion.acceleration import Forwards, acceleration_of, options_told
 from baselines.diffusion.chain_model import ChainModel
 from baselines.diffusion.illustrations import illustrate
 from baselines.diffusion.pf_ode import PF_ODE_PROBES, PF_ODE_STEPS, first_time, last_time, log_density, random_signs
+from baselines.errors import UserError
 from baselines.nets.unet import TIME_RANGE
 from baselines.types import Kind
 
@@ -123,7 +124,11 @@ class Diffusion(ChainModel, HasLikelihood, Illustrates):
     @classmethod
     def check_draw(cls, config: Any, draw: Draw) -> None:
         """Whether the sampler can make these steps of this chain, and the network be run as the options say."""
-        super().check_draw(config, acceleration_of(draw)[1])
+        plain = acceleration_of(draw)[1]
+        try:
+            super().check_draw(config, plain)
+        except UserError as error:
+            raise UserError(f"{error}{options_told(plain) if 'draw.options' in str(error) else ''}") from None
 
     @torch.no_grad()
     def draw_x0(self, x_T: Tensor, draw: Draw, noise: Noise) -> Tensor:

@@ -6,6 +6,7 @@ al. 2022 (arXiv:2206.00364), exp(-lambda) of Lu et al. 2022 (arXiv:2206.00927), 
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from typing import NamedTuple, cast, get_args
@@ -47,7 +48,9 @@ def read_options(draw: Draw, known: Mapping[str, Option]) -> dict[str, float]:
     """
     for name in draw.options:
         if name not in known:
-            raise UserError(f"draw.options: {draw.sampler!r} has {', '.join(known) or 'none'}, got {name}")
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(f"draw.options: {draw.sampler!r} has {', '.join(known) or 'none'}, got {name}{meant}")
     found = {}
     for name, option in known.items():
         value = draw.options.get(name, option.default)

@@ -64,7 +64,8 @@ class Endpoints:
 
 def endpoints(sheet: Sheet) -> Endpoints:
     """The measured endpoints of a data set; FD, coverage and speeds that are not positive are none."""
-    speeds = [(v, row.short) for row in sheet.models if (v := _positive(row, sheet.speed)) is not None]
+    models = [row for row in sheet.models if not row.model.is_oracle]
+    speeds = [(v, row.short) for row in models if (v := _positive(row, sheet.speed)) is not None]
     slowest, fastest = (min(speeds), max(speeds)) if speeds else ((None, ""), (None, ""))
     return Endpoints(
         fd_floor=_positive(sheet.floor, sheet.quality),
@@ -111,9 +112,19 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
+def axes_told(sheet: Sheet) -> bool:
+    """Whether there is anything to compare on the axes: not where the only models are exact denoisers."""
+    others = [row for row in sheet.rows if not row.model.is_reference]
+    return not others or any(not row.model.is_oracle for row in others)
+
+
 def drawable(rows: Iterable[Row], sheet: Sheet, ends: Endpoints) -> list[tuple[Row, Axes]]:
-    """The rows that stand in the trilemma picture: one a sampler, with at least one axis known."""
-    placed = [(row, axes(row, sheet, ends)) for row in rows if row.shown]
+    """The rows that stand in the trilemma picture: one a sampler, with at least one axis known.
+
+    Exact denoisers have no place in it, and where there is nothing but them and the references there is no picture.
+    """
+    held = [row for row in rows if row.shown and not row.model.is_oracle]
+    placed = [(row, axes(row, sheet, ends)) for row in held] if axes_told(sheet) else []
     return [(row, at) for row, at in placed if any(v is not None for v in at)]
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from baselines.errors import UserError
 from bench.record import Record
-from bench.report import calibration_plots, curves, oracle_plots, pixel_maps, plots, steps_plots, trilemma
+from bench.report import calibration_plots, curves, oracle_plots, pixel_maps, plots, steps_plots, terms_plot, trilemma
 from bench.report.artifacts import artifact_of, read_images
-from bench.report.axes import Axes, drawable, endpoints, formulas
+from bench.report.axes import Axes, axes_told, drawable, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of, verdicts
 from bench.report.coverage import coverage_table, shipped_study
 from bench.report.directions import directions
@@ -34,12 +34,13 @@ from bench.report.side_tables import (
     skipped_table,
 )
 from bench.report.source import Source
-from bench.report.steps import steps_table
 from bench.report.steps_findings import steps_findings
+from bench.report.steps_table import steps_table
 from bench.report.strips import StripSet
 from bench.report.style import Picture
 from bench.report.tables import Table, main_table
 from bench.report.trainings import curves_of, maps_of, strips_of, terms_of
+from bench.variants import told_apart
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,16 @@ class Steps:
     """What steps buy: draws of one checkpoint over the number of network calls."""
 
     findings: tuple[str, ...]
-    pictures: tuple[Picture, ...]
+    exact_picture: Picture | None  # of a model that knows its samples' moments, beside a trained one
+    exact: Table | None
+    sampled: tuple[Picture, ...]
     table: Table | None
     published: Table
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Its figures in their order."""
+        return self.sampled if self.exact_picture is None else (self.exact_picture, *self.sampled)
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,6 @@ class Section:
     likelihood: Table
     published: Table | None  # likelihoods of the same data that papers give
     other: Table | None
-    exact: Table | None  # of a model that knows its samples' moments, by sampler and steps
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def gather(source: Source) -> Content:
         sections=sections,
         calibrations=calibrations,
         coverage=coverage_table(shipped_study()) if calibrations else None,
-        failures=tuple(_failure(r, source.matrix) for r in source.records if r.status != "ok"),
+        failures=tuple(_failures(source)),
         notes=tuple(dict.fromkeys(notes)),
         tables=tuple(table for table in tables if table is not None),
         published=tuple(published_tables()),
@@ -161,18 +168,15 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
     ends = endpoints(sheet)
     placed = drawable(sheet.models, sheet, ends)
     trained = curves_of(source, sheet, notes)
-    over_steps = tuple(steps_plots.pictures(slug, sheet))
-    told = tuple(steps_findings(sheet))
     maps, shares = maps_of(source, sheet, notes), _context_shares(sheet)
     pictures = (
         plots.quality_against_latency(f"quality-latency-{slug}", sheet),
         plots.quality_against_throughput(f"quality-throughput-{slug}", sheet),
-        oracle_plots.learned_against_exact(f"exact-{slug}", sheet),
         plots.likelihood_by_kind(f"likelihood-{slug}", sheet),
         directions(f"directions-{slug}", sheet),
         pixel_maps.bits(f"bits-{slug}", maps),
         pixel_maps.contexts(f"context-{slug}", maps, shares),
-        steps_plots.terms(f"terms-{slug}", terms_of(source, sheet, notes)),
+        terms_plot.terms(f"terms-{slug}", terms_of(source, sheet, notes)),
         curves.validation(f"validation-{slug}", trained),
         curves.losses(f"losses-{slug}", trained),
     )
@@ -181,13 +185,13 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         sheet=sheet,
         slug=slug,
         findings=tuple(findings(sheet)),
-        formulas=tuple(formulas(ends)),
-        missing=tuple(ends.missing()),
+        formulas=tuple(formulas(ends)) if axes_told(sheet) else (),
+        missing=tuple(ends.missing()) if axes_told(sheet) else (),
         placed=tuple(placed),
         trilemma=trilemma.picture(f"trilemma-{slug}", sheet, placed, ends) if placed else None,
         map=trilemma.map_picture(f"map-{slug}", sheet, placed) if mapped else None,
         pictures=tuple(picture for picture in pictures if picture is not None),
-        steps=Steps(told, over_steps, steps_table(sheet), published_over_steps()) if over_steps or told else None,
+        steps=_steps(slug, sheet),
         strips=tuple(strips_of(source, sheet, notes)),
         grids=tuple(_grids(source, sheet, notes)),
         main=main_table(sheet),
@@ -195,8 +199,16 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         likelihood=likelihood_table(sheet),
         published=published_likelihoods(sheet.dataset),
         other=other_table(sheet),
-        exact=exact_table(sheet),
     )
+
+
+def _steps(slug: str, sheet: Sheet) -> Steps | None:
+    """What is said of steps; exact numbers first, since they have no noise."""
+    told, sampled = tuple(steps_findings(sheet)), tuple(steps_plots.pictures(slug, sheet))
+    picture, exact = oracle_plots.exact_picture(f"exact-{slug}", sheet), exact_table(sheet)
+    if not (told or sampled or exact):
+        return None
+    return Steps(told, picture, exact, sampled, steps_table(sheet) if sampled else None, published_over_steps())
 
 
 def _context_shares(sheet: Sheet) -> dict[str, float]:
@@ -229,10 +241,13 @@ def _grid(source: Source, record: Record, role: str, title: str, note: str, note
         return []
 
 
-def _failure(record: Record, matrix: str) -> Failure:
-    cell = record.cell
-    words = ["trilemma", "run", matrix, "--model", cell.model, "--dataset", cell.dataset, "--seed", str(cell.seed)]
-    return Failure(cell.label(), record.status, record.error or "no error text", shlex.join(words))
+def _failures(source: Source) -> Iterator[Failure]:
+    for record, variant in zip(source.records, told_apart([r.cell for r in source.records]), strict=True):
+        if record.status != "ok":
+            cell = record.cell
+            words = ["trilemma", "run", source.matrix, "--model", cell.model, "--dataset", cell.dataset]
+            rerun = shlex.join([*words, "--seed", str(cell.seed)])
+            yield Failure(cell.label(variant), record.status, record.error or "no error text", rerun)
 
 
 def _headline(records: Sequence[Record], sheets: Iterable[Sheet]) -> list[str]:

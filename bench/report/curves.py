@@ -64,7 +64,7 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
             first.setdefault(title, (model, parts))
     if not first:
         return None
-    columns = min(2, len(first))
+    columns = 2  # one alone is as wide as one of two: the page scales all figures to one width
     lines = math.ceil(len(first) / columns)
 
     def paint(figure: Figure) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from baselines.types import Draw
+from bench.report.names import SAMPLERS, way
 from bench.report.numbers import number
-from bench.report.rows import SAMPLERS, Row, Score, Sheet, base
+from bench.report.rows import EXACT, Row, Score, Sheet, base
 from bench.report.tables import Column, Datum, Line, Table, hint
-
-METRIC = "fd_exact"
 
 
 def exact_table(sheet: Sheet) -> Table | None:
@@ -39,7 +37,7 @@ def exact_table(sheet: Sheet) -> Table | None:
 def exact_curves(sheet: Sheet) -> dict[str, dict[int, Score]]:
     """By way to draw, the exact distance at each number of steps; the model is named where there are several."""
     rows = [row for row in sheet.rows if row.draw is not None and row.draw.steps is not None and _score(row)]
-    rows.sort(key=_place)
+    rows.sort(key=place)
     several = len({row.title for row in rows}) > 1
     curves: dict[str, dict[int, Score]] = defaultdict(dict)
     for row in rows:
@@ -47,33 +45,20 @@ def exact_curves(sheet: Sheet) -> dict[str, dict[int, Score]]:
         assert row.draw is not None
         assert row.draw.steps is not None
         assert score is not None
-        prefix = f"{row.title} · " if several else ""
+        prefix = f"{row.title}: " if several else ""
         curves[prefix + way(row.draw)][row.draw.steps] = score
     return dict(curves)
 
 
-def way(draw: Draw) -> str:
-    """A draw's name without its steps: `DDIM η=0.5`, `DPM-Solver++ log_snr`; whether it clips is not told."""
-    parts = [SAMPLERS.get(draw.sampler, draw.sampler)]
-    if draw.variance is not None:
-        parts.append("σ̂" if draw.variance == "sigma_hat" else draw.variance)
-    elif draw.sampler == "ddim":
-        parts.append(f"η={draw.eta:g}")
-    if draw.spacing != "uniform":
-        parts.append(draw.spacing)
-    parts += [f"{name}={value}" for name, value in sorted(draw.options.items())]
-    return " ".join(parts)
-
-
-def _place(row: Row) -> tuple[int, bool]:
-    """Samplers in their order, each first with its timesteps evenly spaced."""
+def place(row: Row) -> tuple[int, bool]:
+    """For sorting: samplers in their order, each first with its timesteps evenly spaced."""
     assert row.draw is not None
     names = list(SAMPLERS)
     return names.index(row.draw.sampler) if row.draw.sampler in names else len(names), row.draw.spacing != "uniform"
 
 
 def _score(row: Row) -> Score | None:
-    return next((score for metric, score in row.scores.items() if base(metric) == METRIC), None)
+    return next((score for metric, score in row.scores.items() if base(metric) == EXACT), None)
 
 
 def _datum(score: Score, best: bool) -> Datum:

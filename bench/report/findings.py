@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from bench.report.clock import unsteady
 from bench.report.marks import commonest_protocol
-from bench.report.numbers import KINDS, SIGNS, factor_text, number
+from bench.report.numbers import KINDS, SIGNS, factor_text, number, score_text
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
 _TOLERATED = 1.1
-_STEADY = 1.2  # most by which the times of one network's forward pass differ on a quiet machine
 
 
 def findings(sheet: Sheet) -> list[str]:
@@ -19,22 +19,37 @@ def findings(sheet: Sheet) -> list[str]:
 
 
 def _corners(sheet: Sheet) -> str:
-    """Who is first on each axis, of the rows in the picture, and who cannot be told apart from the first."""
+    """Who is first on each axis, and who cannot be told apart from the first.
+
+    In quality all draws take part, in coverage and speed those in the picture: the fastest draw of all is a bad one.
+    """
     won: dict[str, list[str]] = {}
     for axis, metric in (("quality", sheet.quality), ("coverage", sheet.coverage), ("speed", sheet.speed)):
-        ranked = _ranked([row for row in _deep(sheet) if row.shown], metric)
-        if not ranked or metric is None:
+        every = _ranked([row for row in _deep(sheet) if row.shown or axis == "quality"], metric)
+        if not every or metric is None:
             continue
-        winner, score = ranked[0]
+        ranked = _one_a_sampler(every)
+        winner, score = every[0]
         unit = {"quality": "FD ", "coverage": "", "speed": ""}[axis], " images/s" if axis == "speed" else ""
-        width = _widest(score for _, score in ranked)
-        near = [row.short for row, other in ranked[1:] if row.model != winner.model and score.overlaps(other, width)]
+        width = _widest(score for _, score in every)
+        rivals = [(r, s) for r, s in ranked if r is not winner and (axis != "speed" or r.model != winner.model)]
+        near = [row.short for row, other in rivals if score.overlaps(other, width)]
         usual = commonest_protocol(row.scores[metric] for row in sheet.all if metric in row.scores)
         other = "" if score.protocol == usual and not score.mixed else ", under a protocol unlike most"
         tie = f", not separable from {_listed(near)} at these seeds" if near else ""
         won.setdefault(winner.short, []).append(f"{axis} ({number(score.value).join(unit)}{other}{tie})")
     parts = [f"{name} is first in {_listed(axes)}" for name, axes in won.items()]
     return f"Of the deep models, {_listed(parts, '; ')}." if parts else ""
+
+
+def _one_a_sampler(ranked: Iterable[tuple[Row, Score]]) -> list[tuple[Row, Score]]:
+    """Of each checkpoint and sampler the draw in the picture, or its best where none is; best first."""
+    chosen: dict[tuple[str, str], tuple[Row, Score]] = {}
+    for row, score in ranked:
+        key = row.title, "" if row.draw is None else row.draw.sampler
+        if key not in chosen or row.shown:
+            chosen[key] = row, score
+    return list(chosen.values())
 
 
 def _widest(scores: Iterable[Score]) -> float | None:
@@ -109,26 +124,45 @@ def _likelihood(sheet: Sheet) -> str:
     if not told:
         return ""
     warning = "; numbers of different kinds are not ranked against each other" if len(told) > 1 else ""
-    return f"Lowest bits/dim by kind: {_listed(told)}{warning}."
+    return f"Lowest bits/dim by kind: {_listed(told)}{warning}.{_behind_pixels(sheet)}"
+
+
+def _behind_pixels(sheet: Sheet) -> str:
+    """Which deep models' likelihood is not better than that of independent pixels, by each one's lowest number."""
+    own = [] if sheet.ceiling is None else [s for s in likelihoods(sheet.ceiling) if s.kind == "exact"]
+    best: dict[str, Score] = {}
+    for row in _deep(sheet):
+        for score in likelihoods(row):
+            if score.kind in SIGNS and (row.title not in best or score.value < best[row.title].value):
+                best[row.title] = score
+    if not own or sheet.ceiling is None:
+        return ""
+    pixels, told = own[0], ""
+    apart = {title: score for title, score in best.items() if not score.overlaps(pixels, 0.0)}
+    worse = {title: score for title, score in apart.items() if score.value > pixels.value}
+    for what, held in (
+        ("Worse than", worse),
+        ("Not separable from", {t: s for t, s in best.items() if t not in apart}),
+    ):
+        if held:
+            names = [f"{title} {SIGNS[score.kind or '']} {number(score.value)}" for title, score in held.items()]
+            told += f" {what} {sheet.ceiling.title} ({score_text(pixels)}): {_listed(names)}."
+    bound = any(score.kind == "upper_bound" for score in worse.values())
+    return told + (" Of a bound (≤) the true value may lie lower." if bound else "")
 
 
 def _unsteady(sheet: Sheet) -> str:
     """A warning where a network took longer in one draw than in another: the machine was busy, not the sampler slow."""
-    forwards_s: dict[str, list[float]] = {}
-    for row in sheet.rows:
-        limit_s, calls = row.value("limit_s[large]"), row.value("nfe")
-        if limit_s is not None and calls:
-            forwards_s.setdefault(row.title, []).append(limit_s / calls)
     told = [
-        f"{title}'s network took between {number(min(times), 's')} and {number(max(times), 's')} a call"
-        for title, times in forwards_s.items()
-        if max(times) > _STEADY * min(times)
+        f"{title}'s network took between {number(least, 's')} and {number(most, 's')} a call"
+        for title, (least, most) in unsteady(sheet).items()
     ]
     return f"The machine was not steady while speeds were taken: {_listed(told)}, at the same batch." if told else ""
 
 
 def _deep(sheet: Sheet) -> list[Row]:
-    return [row for row in sheet.rows if not row.model.is_reference]
+    """Trained models: exact denoisers have learned nothing, and references are what the others must beat."""
+    return [row for row in sheet.rows if not row.model.is_reference and not row.model.is_oracle]
 
 
 def _ranked(rows: list[Row], metric: str | None) -> list[tuple[Row, Score]]:

@@ -8,17 +8,47 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from baselines.types import Draw
 from bench.record import Measurement, Record
+from bench.report.ratios import ratio
 from bench.report.rows import Row, Score, Sheet, Spread, base, variant
 from bench.report.source import CEILING, CORRUPTED, FAMILIES, FLOOR, ModelInfo, Source
-from bench.stats import mean_over_seeds
+from bench.stats import Scale, mean_over_seeds
+from bench.variants import variants
 
 QUALITY = ("fd", "fid")
 """Metric families that can make the quality axis; the one that most rows have does."""
 
 NEAR_BEST = 1.1
-"""A draw whose FD is within this factor of its sampler's best may stand for that sampler."""
+"""A draw whose FD is within this factor of its sampler's best may stand for that sampler, as may one that the seeds
+do not tell from it."""
+
+CHOSEN_TOLD = (
+    "A model with several samplers has one mark and one triangle for each: of its draws whose FD is within 10 % of "
+    "that sampler's lowest, or that two seeds or more do not tell from it (ratio of FD, seed by seed), the one with "
+    "the fewest network calls."
+)
+"""The rule of `_representative`, for readers."""
+
+_POSITIVE = frozenset(
+    [
+        *(
+            "fd",
+            "fid",
+            "fd_exact",
+            "fd_inf",
+            "fid_inf",
+            "is",
+            "mode_kl",
+            "ppl",
+            "density",
+            "nn_train_ratio",
+            "sharpness",
+        ),
+        *("nfe", "flops", "limit_ratio"),
+    ]
+)
+_POSITIVE_UNITS = frozenset(["s", "B", "images/s", "images/CPU s"])
+_SHARES = frozenset(["precision", "recall", "coverage", "nn_train_share", "context_fraction"])
 
 _OF_IMAGES = frozenset(
     [
@@ -58,11 +88,12 @@ def make_sheet(source: Source, dataset: str) -> Sheet:
 def aggregate(values: Sequence[Measurement]) -> Score:
     """The mean of one metric over seeds.
 
-    With 3 or more seeds the interval is Student's t at 95 %, with 2 their range, with 1 its own if it has one.
+    With 3 or more seeds the interval is Student's t at 95 %, of positive quantities on their logarithms and of shares
+    within [0, 1]; with 2 it is their range, with 1 its own if it has one.
     """
     first, n = values[0], len(values)
     numbers = [float(m.value) for m in values]
-    mean = mean_over_seeds(numbers)
+    mean = mean_over_seeds(numbers, _scale(values))
     low: float | None = None
     high: float | None = None
     spread: Spread = ""
@@ -87,6 +118,15 @@ def aggregate(values: Sequence[Measurement]) -> Score:
         mixed=len(set(protocols)) > 1,
         note="; ".join(dict.fromkeys(m.note for m in values if m.note)),
     )
+
+
+def _scale(values: Sequence[Measurement]) -> Scale:
+    """Whether an interval over seeds is taken on logarithms or kept within [0, 1], by what is measured."""
+    first = values[0]
+    if base(first.metric) in _SHARES:
+        return "share"
+    positive = base(first.metric) in _POSITIVE or first.unit in _POSITIVE_UNITS
+    return "log" if positive and all(m.value > 0 for m in values) else "plain"
 
 
 def protocol_of(m: Measurement) -> str:
@@ -119,7 +159,7 @@ def _rows_of(model: ModelInfo, records: list[Record]) -> list[Row]:
     for r in sorted(records, key=lambda r: r.cell.seed):
         trainings[training_of(r)].append(r)
     rows: list[Row] = []
-    for name, group in zip(_variants(list(trainings.values())), trainings.values(), strict=True):
+    for name, group in zip(variants([held[0].cell for held in trainings.values()]), trainings.values(), strict=True):
         draws: dict[tuple[str, int | None], list[Record]] = defaultdict(list)
         for r in group:
             if r.cell.draw is not None:
@@ -157,20 +197,6 @@ def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]
     )
 
 
-def _variants(trainings: list[list[Record]]) -> list[str]:
-    """What sets each training of a model apart from its others: the settings that differ, `lr=0.001, 60 s`."""
-    cells = [group[0].cell for group in trainings]
-    if len(cells) == 1:
-        return [""]
-    names = sorted({name for cell in cells for name in cell.config})
-    differ = [n for n in names if len({_canonical(cell.config.get(n)) for cell in cells}) > 1]
-    budgets = {cell.budget.label() for cell in cells}
-    return [
-        ", ".join([f"{n}={cell.config.get(n)}" for n in differ] + ([cell.budget.label()] if len(budgets) > 1 else []))
-        for cell in cells
-    ]
-
-
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
@@ -186,22 +212,35 @@ def _commonest(rows: Sequence[Row], bases: tuple[str, ...], features: str | None
 
 
 def _choose_shown(rows: list[Row], quality: str | None) -> tuple[Row, ...]:
-    """Mark one row a sampler: of the draws within NEAR_BEST of the sampler's best FD, the fewest steps."""
+    """Mark one row a sampler: the draw of fewest calls within NEAR_BEST of the sampler's best FD or not told from it.
+
+    Whether the seeds tell two draws of one checkpoint apart is asked seed by seed: what seeds have in common, a better
+    or worse training, is then no reason why two draws could not be told apart. Exact denoisers stand beside no trained
+    model.
+    """
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.model.name, row.variant, "" if row.draw is None else row.draw.sampler].append(row)
-    chosen = {id(_representative(group, quality)) for group in groups.values()}
+    learned = any(not row.model.is_reference and not row.model.is_oracle for row in rows)
+    chosen = {id(_representative(g, quality)) for g in groups.values() if not (learned and g[0].model.is_oracle)}
     return tuple(replace(row, shown=id(row) in chosen) for row in rows)
 
 
 def _representative(group: list[Row], quality: str | None) -> Row:
     scored = [(value, row) for row in group if (value := row.value(quality)) is not None]
-    if not scored:
+    if not scored or quality is None:
         return group[0]
-    best = min(value for value, _ in scored)
-    near = [(_steps(row.draw), value, i) for i, (value, row) in enumerate(scored) if value <= NEAR_BEST * best]
-    return scored[min(near)[2]][1] if near else min(scored, key=lambda pair: pair[0])[1]
+    lowest, best = min(scored, key=lambda pair: pair[0])
+    near = [(value, row) for value, row in scored if value <= NEAR_BEST * lowest or _as_good(row, best, quality)]
+    return min(near, key=lambda pair: (_calls(pair[1]), pair[0]))[1] if near else best
 
 
-def _steps(draw: Draw | None) -> float:
-    return math.inf if draw is None or draw.steps is None else draw.steps
+def _as_good(row: Row, best: Row, metric: str) -> bool:
+    """Whether two seeds or more do not tell the row from the best."""
+    found = ratio(row, best, metric)
+    return found is not None and found.seeds > 1 and found.unclear
+
+
+def _calls(row: Row) -> float:
+    """Network calls of an image, or the steps asked for: what one draw of a checkpoint costs beside another."""
+    return row.value("nfe") or (math.inf if row.draw is None or row.draw.steps is None else row.draw.steps)

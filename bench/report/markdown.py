@@ -70,6 +70,8 @@ def _section(section: Section) -> Iterator[str]:
         yield "### What do steps buy?\n"
         yield from (f"- {escape(text)}" for text in section.steps.findings)
         yield ""
+        if section.steps.exact is not None:
+            yield f"#### {section.steps.exact.title}\n\n{table(section.steps.exact)}\n"
         for picture in section.steps.pictures:
             yield f"#### {escape(picture.title)}\n\n{_picture(picture)}"
         if section.steps.table is not None:
@@ -82,7 +84,7 @@ def _section(section: Section) -> Iterator[str]:
         for i, grid in enumerate(section.grids):
             yield f"{escape(grid.title)}, {escape(grid.note)}:\n"
             yield f"![{escape(grid.title)}](figures/samples-{section.slug}-{i}.png)\n"
-    for held in (section.exact, section.likelihood, section.published, section.cost, section.other):
+    for held in (section.likelihood, section.published, section.cost, section.other):
         if held is not None and held.lines:
             yield f"### {held.title}\n\n{table(held)}\n"
 

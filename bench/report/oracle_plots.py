@@ -3,96 +3,151 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
-from bench.report.exact_table import exact_curves, way
-from bench.report.rows import Row, Score, Sheet
-from bench.report.style import COLOURS, INK, Picture, draw
+from bench.report.exact_table import place
+from bench.report.joined import joined
+from bench.report.names import way
+from bench.report.plots import PLAIN, floor_line, log_ticks
+from bench.report.rows import Row, Sheet
+from bench.report.steps import Line, by_calls, exact_metric, kind_of, study_of, usual
+from bench.report.steps_looks import SPACINGS_TOLD, Look, legend, legend_height, looks_of
+from bench.report.steps_plots import Drawn, plot
+from bench.report.style import Picture, draw
 
-_HUES = tuple(COLOURS[f] for f in ("diffusion", "gans", "autoregressive", "flows", "other", "autoencoders"))
-_MARKERS, _STYLES = "os^Dv*P", ("-", "--", "-.", ":")
-_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
-Curves = dict[str, dict[int, Score]]
+def exact_picture(name: str, sheet: Sheet) -> Picture | None:
+    """Exact distances over steps, and beside them the same draws of a trained network where the sheet has some.
 
-
-def learned_against_exact(name: str, sheet: Sheet) -> Picture | None:
-    """FD of a trained model's draws over steps, beside the exact distance of the same draws with an exact denoiser.
-
-    Only ways to draw that both have; None without two steps of one of them.
+    None without two numbers of steps of one way to draw.
     """
-    exact, learned = exact_curves(sheet), _learned(sheet)
-    shared = [label for label in learned if label in exact and min(len(learned[label]), len(exact[label])) > 1]
-    if not shared:
+    metric = exact_metric(sheet)
+    exact = [] if metric is None else _drawn(_of_first(_exact(sheet, metric)), metric)
+    if not any(len(points) > 1 for _, points in exact):
         return None
+    assert metric is not None
+    learned = _learned(sheet, {line.label for line, points in exact if len(points) > 1})
+    looks = looks_of([line for line, _ in exact])
+    return _both(name, sheet, metric, exact, learned, looks) if learned else _alone(name, metric, exact, looks)
+
+
+def _alone(name: str, metric: str, exact: Sequence[Drawn], looks: dict[str, Look]) -> Picture:
+    def paint(figure: Figure) -> None:
+        canvas = figure.subplots()
+        _exact_axes(canvas, exact, looks)
+        legend(figure, canvas)
+
+    caption = (
+        "The error of the sampler alone, for a network without error: the Fréchet distance between Gaussian data and "
+        f"its samples, computed and not drawn ({metric}). {SPACINGS_TOLD.capitalize()}."
+    )
+    size = (6.4, 4.4 + legend_height([line.label for line, _ in exact], 6.4))
+    return draw(name, "Exact: what steps buy a perfect network", caption, size, paint)
+
+
+def _both(
+    name: str,
+    sheet: Sheet,
+    metric: str,
+    exact: Sequence[Drawn],
+    learned: Sequence[Drawn],
+    looks: dict[str, Look],
+) -> Picture:
+    shared = {line.label for line, _ in learned}
+    beside = [(line, points) for line, points in exact if line.label in shared]
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharex=True)
+        _exact_axes(left, beside, looks)
         left.set_title("Exact denoiser of Gaussian data")
         right.set_title("Trained network")
-        for i, label in enumerate(shared):
-            for canvas, curves in ((left, exact), (right, learned)):
-                _line(canvas, label, curves[label], i)
-        left.set_ylabel("exact Fréchet distance, pixels  (lower is better)")
+        right.set_xscale("log")
+        right.set_yscale("log")
+        plot(right, learned, looks)
+        floor_line(right, sheet)
         right.set_ylabel(f"{sheet.quality} of samples  (lower is better)")
-        floor = None if sheet.floor is None else sheet.floor.value(sheet.quality)
-        if floor is not None and floor > 0:
-            right.axhline(floor, color=INK, lw=1, ls=(0, (2, 2)), zorder=1)
-            across = right.get_yaxis_transform()
-            right.text(1.0, floor, "real images", transform=across, ha="right", va="bottom", fontsize=8)
-        for canvas in (left, right):
-            canvas.set_xlabel("steps S")
-            canvas.xaxis.set_major_formatter(_PLAIN)
-            canvas.yaxis.set_major_formatter(_PLAIN)
-            canvas.xaxis.set_minor_formatter(NullFormatter())
-            canvas.yaxis.set_minor_formatter(NullFormatter())
-            canvas.xaxis.set_major_locator(LogLocator())
-            if canvas.get_ylim()[1] < 100 * canvas.get_ylim()[0]:
-                canvas.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        right.legend(loc="upper right")
+        _finish(right, {point.x for _, points in learned for point in points})
+        _finish(left, {point.x for _, points in (*learned, *beside) for point in points})
+        legend(figure, left)
 
+    title = learned[0][1][0].row.title
+    seeds = max(len(point.row.seeds) for _, points in learned for point in points)
     caption = (
-        "Left: the error of the sampler alone, for a network without error. Right: the same draws of a trained network,"
-        " whose curve flattens where its own error outweighs the sampler's. The scales differ: pixels of Gaussian data "
-        "against features of samples. Compare slopes, the order of the samplers and where a curve stops falling. The "
-        "trained network's draws may be clipped; the exact ones are not."
+        "Left: the error of the sampler alone, for a network without error. Right: the same draws of a trained network "
+        f"({title}), {f'the mean of {seeds} seeds with its interval' if seeds > 1 else 'one seed'}, whose curve "
+        "flattens where its own error outweighs the sampler's. The scales differ: pixels of Gaussian data against "
+        "features of samples. Compare slopes, the order of the samplers and where a curve stops falling. The trained "
+        f"network's draws may be clipped; the exact ones are not. {SPACINGS_TOLD.capitalize()}."
     )
-    return draw(name, "Learned against exact: what steps buy", caption, (9.6, 4.4), paint)
+    size = (9.6, 4.4 + legend_height(sorted(shared), 9.6))
+    return draw(name, "Learned against exact: what steps buy", caption, size, paint)
 
 
-def _learned(sheet: Sheet) -> Curves:
-    """FD by way to draw and steps, of the first trained model of the sheet that has such curves."""
-    found: dict[str, Curves] = {}
-    for row in sheet.rows:
-        score = row.scores.get(sheet.quality or "")
-        if row.draw is None or row.draw.steps is None or score is None or score.value <= 0 or not _trained(row):
-            continue
-        found.setdefault(row.title, defaultdict(dict))[way(row.draw)][row.draw.steps] = score
-    return next(iter(found.values()), {})
+def _exact_axes(canvas: Axes, held: Sequence[Drawn], looks: dict[str, Look]) -> None:
+    canvas.set_xscale("log")
+    canvas.set_yscale("log")
+    plot(canvas, held, looks)
+    canvas.set_ylabel("exact Fréchet distance, pixels  (lower is better)")
+    _finish(canvas, {point.x for _, points in held for point in points})
 
 
-def _trained(row: Row) -> bool:
-    """Whether the row is a diffusion model that has learned weights; the oracles have none."""
-    told = (m.protocol.get("subject", {}) for record in row.records for m in record.measured)
-    return row.model.family == "diffusion" and any("weights" in subject for subject in told)
+def _finish(canvas: Axes, steps: set[float]) -> None:
+    canvas.set_xlabel("steps S")
+    canvas.yaxis.set_major_formatter(PLAIN)
+    canvas.yaxis.set_minor_formatter(NullFormatter())
+    log_ticks(canvas.yaxis)
+    ticks: list[float] = []
+    for x in sorted(steps):
+        if not ticks or x > 1.25 * ticks[-1]:
+            ticks.append(x)
+    canvas.xaxis.set_major_locator(FixedLocator(ticks))
+    canvas.xaxis.set_major_formatter(FixedFormatter([f"{x:g}" for x in ticks]))
+    canvas.xaxis.set_minor_locator(NullLocator())
 
 
-def _line(canvas: Axes, label: str, curve: dict[int, Score], i: int) -> None:
-    points = sorted(curve.items())
-    hue = _HUES[i % len(_HUES)]
-    canvas.loglog(
-        [steps for steps, _ in points],
-        [score.value for _, score in points],
-        _STYLES[i % len(_STYLES)],
-        marker=_MARKERS[i % len(_MARKERS)],
-        color=hue,
-        label=label,
-        markersize=5,
-    )
-    for steps, score in points:
-        if score.bounds is not None and score.bounds[1] > 0:
-            low = max(score.bounds[0], 0.05 * score.value)
-            canvas.plot([steps, steps], [low, score.bounds[1]], color=hue, lw=1.1, alpha=0.8, zorder=2)
+def _exact(sheet: Sheet, metric: str) -> list[Row]:
+    rows = [row for row in usual(sheet.rows, metric) if row.draw is not None and row.draw.steps is not None]
+    return sorted(rows, key=place)
+
+
+def _learned(sheet: Sheet, wanted: set[str]) -> list[Drawn]:
+    """A trained checkpoint's lines among the wanted ones: the one that the sentences are about, else the first."""
+    rows = [
+        row
+        for row in usual(sheet.rows, sheet.quality)
+        if row.model.family == "diffusion" and not row.model.is_oracle and row.draw is not None and row.draw.steps
+    ]
+    study = study_of(sheet)
+    titles = dict.fromkeys([study.title] if study is not None else [row.title for row in rows])
+    for title in titles:
+        mine = [row for row in rows if row.title == title and (row.value(sheet.quality) or 0) > 0]
+        held = [pair for pair in _drawn(mine, sheet.quality or "") if pair[0].label in wanted and len(pair[1]) > 1]
+        if held:
+            return held
+    return []
+
+
+def _of_first(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the first model among them."""
+    return [row for row in rows if row.title == rows[0].title]
+
+
+def _drawn(rows: Iterable[Row], metric: str) -> list[Drawn]:
+    """Lines over the steps S, by way to draw."""
+    held: dict[str, list[tuple[float, Row]]] = defaultdict(list)
+    for row in rows:
+        assert row.draw is not None
+        assert row.draw.steps is not None
+        held[way(row.draw)].append((float(row.draw.steps), row))
+    found = []
+    for label, points in held.items():
+        draw_ = points[0][1].draw
+        assert draw_ is not None
+        kind = kind_of(draw_) if draw_.sampler == "ddim" else None
+        ordered = by_calls({x: (x, row) for x, row in reversed(points)}.values())
+        found.append((Line(label, kind or label, draw_.spacing, ordered), joined(ordered, metric)))
+    return found

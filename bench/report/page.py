@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from bench.report.axes import Axes
 from bench.report.content import Content, Section
+from bench.report.grouping import CHOSEN_TOLD
 from bench.report.numbers import interval_text, number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
@@ -55,6 +56,7 @@ def render_page(content: Content) -> str:
         outline=" ".join(f"{x:.3f},{-y:.3f}" for x, y in CORNERS),
         corners=[(f"{x:.3f}", f"{-y:.3f}") for x, y in CORNERS],
         families=FAMILIES,
+        chosen=CHOSEN_TOLD,
         groups=[(section, _groups(section)) for section in content.sections],
     )
     return page.rstrip() + "\n"
@@ -90,7 +92,6 @@ def _groups(section: Section) -> list[tuple[str, list[object]]]:
     """The section's figures under the headings where they stand."""
     heads = (
         ("Quality against time", ("quality-",)),
-        ("Learned against exact", ("exact-",)),
         ("Likelihood", ("likelihood-", "directions-", "bits-", "context-", "terms-")),
         ("Training", ("validation-", "losses-")),
     )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from bench.report.axes import pareto
+from bench.report.axes import axes_told, pareto
 from bench.report.numbers import KINDS, SIGNS, number, tick
 from bench.report.rows import Row, Score, Sheet, likelihoods
 from bench.report.style import FAINT, INK, Picture, colour, draw, label_points, marker
@@ -35,7 +35,7 @@ def quality_against_throughput(name: str, sheet: Sheet) -> Picture | None:
     return _against_time(name, title, "time an image in a large batch", sheet, points)
 
 
-FLOOR_TOLD = "The dashed line is the floor: real development images against the test split."
+FLOOR_TOLD = "The dotted line is the floor: real development images against the test split."
 
 
 def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
@@ -96,10 +96,13 @@ def _by_value(pair: tuple[Row, Score]) -> float:
 def _timed(sheet: Sheet, metric: str | None, seconds: Callable[[float], float]) -> list[tuple[Row, float, Score]]:
     if sheet.quality is None or metric is None:
         return []
+    if not axes_told(sheet):
+        return []
     return [
         (row, seconds(row.scores[metric].value), row.scores[sheet.quality])
         for row in sheet.models
-        if metric in row.scores
+        if not row.model.is_oracle  # an exact denoiser's network costs what it may
+        and metric in row.scores
         and sheet.quality in row.scores
         and row.scores[metric].value > 0
         and row.scores[sheet.quality].value > 0
@@ -117,7 +120,7 @@ def _against_time(
         canvas = figure.subplots()
         log_axes(canvas, SECONDS)
         steps = [(points[i][1], points[i][2].value) for i in front]
-        canvas.step(*zip(*steps, strict=True), where="post", color=FAINT, lw=1.2, ls=(0, (4, 2)), zorder=1)
+        canvas.step(*zip(*steps, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
         for row, seconds, score in points:
             hue = colour(row.model.family)
             interval(canvas, seconds, score, hue)
@@ -149,7 +152,7 @@ def _against_time(
         )
 
     caption = (
-        "Down and left is better, both axes are logarithmic. The dashed staircase is the Pareto front: nothing "
+        "Down and left is better, both axes are logarithmic. The solid grey staircase is the Pareto front: nothing "
         "measured here is both faster and of lower FD. Small marks are further draws of the same checkpoints. "
         + FLOOR_TOLD
     )
@@ -163,10 +166,10 @@ def interval(canvas: Axes, x: float, score: Score, hue: str) -> None:
 
 
 def floor_line(canvas: Axes, sheet: Sheet, metric: str | None = None) -> None:
-    """A dashed line where real images are by the metric (the sheet's quality metric), if that was measured."""
+    """A dotted line where real images are by the metric (the sheet's quality metric), if that was measured."""
     floor = None if sheet.floor is None else sheet.floor.value(metric or sheet.quality)
     if floor is not None and floor > 0:
-        canvas.axhline(floor, color=INK, lw=1, ls=(0, (2, 2)), zorder=1)
+        canvas.axhline(floor, color=INK, lw=1.2, ls=":", zorder=1)
         canvas.text(
             1.0,
             floor,

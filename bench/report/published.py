@@ -63,7 +63,8 @@ def published_tables() -> list[Table]:
             "published-ddim",
             "Published: DDIM and DDPM over steps, CIFAR-10",
             "FID by the number of steps, Song et al. 2020 (arXiv:2010.02502). The DDPM paper itself gives FID 3.17 "
-            "against train images, 5.24 against test images, IS 9.46.",
+            'against train images, 5.24 against test images, IS 9.46. Of time: "DDIMs can produce high quality samples '
+            '10x to 50x faster in terms of wall-clock time compared to DDPMs" (Song et al. 2020, abstract).',
             ("sampler", *(f"{s} steps" for s in _STEPS)),
             [(name, *(f"{fid:.2f}" for fid in row)) for name, row in _DDIM],
         ),
@@ -76,6 +77,11 @@ def published_tables() -> list[Table]:
         ),
         _mnist_table("Published: nats, binarised MNIST", _MNIST),
     ]
+
+
+def published_fid(sampler: str) -> dict[int, float]:
+    """FID by the number of steps of one line of the table over steps, such as `DDIM eta 0`."""
+    return dict(zip(_STEPS, dict(_DDIM)[sampler], strict=True))
 
 
 def published_over_steps() -> Table:

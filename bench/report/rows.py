@@ -8,6 +8,7 @@ from typing import Literal
 
 from baselines.types import Draw, Kind
 from bench.record import Better, Record
+from bench.report.names import SAMPLERS, noise, way
 from bench.report.source import ModelInfo
 
 Spread = Literal["t", "range", "own", ""]
@@ -15,16 +16,8 @@ Spread = Literal["t", "range", "own", ""]
 measurement's own; none."""
 
 
-SAMPLERS = {
-    "ddim": "DDIM",
-    "ddpm": "ancestral",
-    "dpmpp_2m": "DPM-Solver++",
-    "heun": "Heun",
-    "euler": "Euler",
-    "pf_ode": "PF-ODE",
-    "langevin": "Langevin",
-}
-"""Names of a diffusion model's samplers in tables and figures."""
+EXACT = "fd_exact"
+"""The Fréchet distance that an exact denoiser's draws have, computed and not sampled."""
 
 
 def base(metric: str) -> str:
@@ -94,7 +87,7 @@ class Row:
     @property
     def label(self) -> str:
         """Full name: title, config where it matters, draw."""
-        draw = "" if self.draw is None or self.draw.label() == "native" else f" · {self.draw.label()}"
+        draw = "" if self.draw is None or self.draw.label() == "native" else f" · {way(self.draw, True, True)}"
         return self.title + draw + self._own_n
 
     @property
@@ -112,9 +105,9 @@ class Row:
         if self.draw is None or self.lone or self.draw.sampler == "native":
             return self.title + self._own_n
         steps = "" if self.draw.steps is None else f" {self.draw.steps}"
-        eta = f" η={self.draw.eta:g}" if self.draw.sampler == "ddim" and self.draw.eta else ""
+        added = f" {told}" if (told := noise(self.draw)) else ""
         sampler = SAMPLERS.get(self.draw.sampler, self.draw.sampler)
-        return f"{self.title} · {sampler}{steps}{eta}{self._own_n}"
+        return f"{self.title} · {sampler}{steps}{added}{self._own_n}"
 
     def value(self, metric: str | None) -> float | None:
         """The score's value, None if it was not taken."""

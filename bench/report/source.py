@@ -31,6 +31,9 @@ FAMILIES = {
 }
 """Families in the order in which tables and figures show them."""
 
+ORACLES = frozenset({"oracle_gaussian", "oracle_pixels"})
+"""Exact denoisers: they show what samplers do, and have learned nothing that could be compared."""
+
 _KNOWN_REFERENCES = frozenset({FLOOR, CEILING, CORRUPTED, "gaussian", "gmm"})
 
 
@@ -47,6 +50,11 @@ class ModelInfo:
     def is_reference(self) -> bool:
         """Whether it is one of those that a deep model must beat."""
         return self.family == REFERENCES
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether it is an exact denoiser and no trained network."""
+        return self.name in ORACLES
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Palette: Okabe and Ito 2008, "Color Universal Design". Marker shapes say the sam
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -141,7 +142,9 @@ def label_points(
     extent = axes.get_window_extent()
     frame = Box(*(v / scale for v in (extent.x0, extent.y0, extent.x1, extent.y1)))
     for i in sorted(range(len(texts)), key=lambda i: (-centres[i][1], centres[i][0])):
-        (x, y), place, far = _place(centres[i], radii[i], _width(texts[i], size), 1.25 * size, taken, frame)
+        others = [taken[j] for j in range(len(taken)) if j != i]
+        marks = [centre for j, centre in enumerate(centres) if j != i]
+        (x, y), place, far = _place(centres[i], radii[i], text_width(texts[i], size), 1.25 * size, others, marks, frame)
         taken += [place, *(_leader(centres[i], place) if far else ())]
         axes.annotate(
             texts[i],
@@ -169,7 +172,8 @@ def _stable(svg: bytes, name: str) -> bytes:
     return re.sub(rb"\bp[0-9a-f]{10}\b", lambda match: names.get(match[0], match[0]), svg)
 
 
-def _width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
+    """About how wide a text is, in points."""
     return float(TextPath((0, 0), text, size=size).get_extents().width) + 2
 
 
@@ -197,9 +201,18 @@ _DIRECTIONS = ((1, 0), (-1, 0), (0.8, 0.8), (0.8, -0.8), (-0.8, 0.8), (-0.8, -0.
 
 
 def _place(
-    centre: tuple[float, ...], radius: float, width: float, height: float, taken: Sequence[Box], frame: Box
+    centre: tuple[float, ...],
+    radius: float,
+    width: float,
+    height: float,
+    taken: Sequence[Box],
+    marks: Sequence[tuple[float, ...]],
+    frame: Box,
 ) -> tuple[tuple[float, float], Box, bool]:
-    """The cheapest of forty places for a text: overlap and leaving the frame cost most, distance little."""
+    """The cheapest of forty places for a text: overlap and leaving the frame cost most, distance little.
+
+    A text that stands nearer to another mark than to its own would be taken for that one's, and costs as well.
+    """
     x, y = centre
     best: tuple[float, Box, bool] | None = None
     for step in (3, 12, 24, 40, 60):
@@ -207,8 +220,11 @@ def _place(
             left = x + dx * (radius + step) - (width if dx < 0 else width / 2 if dx == 0 else 0)
             low = y + dy * (radius + step) - height / 2
             box, far = Box(left, low, left + width, low + height), step > 12
-            crossed = sum(part.overlap(other) for part in (_leader(centre, box) if far else ()) for other in taken[1:])
+            crossed = sum(part.overlap(other) for part in (_leader(centre, box) if far else ()) for other in taken)
+            own = math.dist(centre, _nearest_edge(centre, box))
+            stolen = sum(max(0.0, own - math.dist(mark, _nearest_edge(mark, box))) for mark in marks)
             cost = sum(box.overlap(t) for t in taken) + 2 * (box.area - box.overlap(frame)) + 4 * crossed + step
+            cost += 20 * stolen
             if best is None or cost < best[0]:
                 best = (cost, box, far)
     assert best is not None

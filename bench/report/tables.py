@@ -245,7 +245,11 @@ def hint(score: Score) -> str:
 def _spread_words(sheet: Sheet) -> str:
     """Which intervals the table holds, in words."""
     words = {
-        "t": "Student's t at 95 % where there are three or more seeds",
+        "t": (
+            "Student's t at 95 % where there are three or more seeds, of FD, times, rates and memory on their "
+            "logarithms (so that no bound falls below 0; it lies about the geometric mean), of coverage, recall, "
+            "precision and other shares cut at 0 and 1"
+        ),
         "range": "the range (lowest to highest) where there are two seeds",
         "own": "the measurement's own 95 % interval where there is one seed",
     }

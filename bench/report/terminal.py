@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.report.axes import Endpoints, axes, endpoints, formulas
+from bench.report.axes import Endpoints, axes, axes_told, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of
 from bench.report.exact_table import exact_table
 from bench.report.grouping import make_sheet
@@ -37,7 +37,8 @@ def render(results: Path) -> Group:
         parts.append(_table(sheet, ends))
         exact = exact_table(sheet)
         parts += [] if exact is None else [_plain(exact, dataset)]
-        parts += [Text(told, style="dim") for told in (*formulas(ends), *ends.missing())]
+        if axes_told(sheet):
+            parts += [Text(told, style="dim") for told in (*formulas(ends), *ends.missing())]
         if any(unbeaten_fd(row, sheet) for row in sheet.rows if row.shown):
             parts.append(Text("⚑: a reference model has a lower FD", style="dim"))
     return Group(*parts)

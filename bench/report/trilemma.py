@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
 from bench.report.axes import Axes, Endpoints, formulas
+from bench.report.grouping import CHOSEN_TOLD
 from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
@@ -61,7 +62,8 @@ def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
     """Quality against coverage alone, for a page that draws the triangles itself."""
     caption = (
         "Up is quality, right is coverage, a larger mark is faster: a model that gave up nothing would be a large "
-        "mark at the top right. Speed counts images/s at the large batch. Grey crosses are reference models."
+        "mark at the top right. Speed counts images/s at the large batch. Grey crosses are reference models. "
+        + CHOSEN_TOLD
     )
     return draw(
         name,
@@ -85,25 +87,17 @@ def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
         canvas.scatter([x], [y], s=area, c=hue, marker=shape, edgecolors="white", linewidths=0.9, zorder=3)
     canvas.set_xlim(left, 1 + 0.06 * (1 - left))
     canvas.set_ylim(low, 1 + 0.06 * (1 - low))
-    canvas.set_xlabel("coverage  (1: real images)")
+    outside = [row.short for (row, _) in known if row not in [r for (r, _), _ in inside]]
+    beyond = f"\n↙ beyond: {', '.join(outside)}" if outside else ""
+    canvas.set_xlabel(f"coverage  (1: real images){beyond}")
     canvas.set_ylabel("quality  (1: real images)")
     canvas.set_title("Quality, coverage, and speed as size")
     canvas.legend(
         handles=_legend([row.model.family for (row, _), _ in inside]),
-        loc="lower left",
-        bbox_to_anchor=(0, 0.06),
-        labelspacing=0.7,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17 if beyond else -0.13),  # below the axis: inside it would cover marks
+        ncols=4,
     )
-    outside = [row.short for (row, _) in known if row not in [r for (r, _), _ in inside]]
-    if outside:
-        canvas.text(
-            0.02,
-            0.02,
-            f"↙ beyond: {', '.join(outside)}",
-            transform=canvas.transAxes,
-            fontsize=8.5,
-            color=FAINT,
-        )
     sizes = [math.sqrt(_area(at.clipped()[2])) / 2 for (_, at), _ in inside]
     label_points(canvas, [spot for _, spot in inside], [row.short for (row, _), _ in inside], sizes)
 

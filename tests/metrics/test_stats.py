@@ -29,6 +29,30 @@ def test_the_t_interval_is_scipys(rng: np.random.Generator) -> None:
     assert (found.value, found.n) == (pytest.approx(x.mean()), 4)
 
 
+def test_the_interval_of_logarithms_is_scipys_of_the_geometric_mean_and_never_below_0(rng: np.random.Generator) -> None:
+    x = rng.lognormal(0, 2, size=3)
+    logs = np.log(x)
+    low, high = scipy_stats.t.interval(0.95, 2, loc=logs.mean(), scale=scipy_stats.sem(logs))
+    found = mean_over_seeds(x, "log")
+    assert found.value == pytest.approx(x.mean())
+    assert (found.low, found.high) == pytest.approx((np.exp(low), np.exp(high)))
+    plain = mean_over_seeds(x)
+    assert plain.low is not None
+    assert plain.low < 0 < np.exp(low), "the premise: the plain interval leaves what the quantity can be"
+    assert mean_over_seeds(7 * x, "log").low == pytest.approx(7 * np.exp(low)), "whatever the unit"
+    with pytest.raises(ValueError, match="above 0"):
+        mean_over_seeds([1.0, 0.0, 2.0], "log")
+
+
+def test_the_interval_of_a_share_stays_a_share() -> None:
+    high, low = mean_over_seeds([1.0, 0.99, 0.9], "share"), mean_over_seeds([0.0, 0.01, 0.1], "share")
+    plain = mean_over_seeds([1.0, 0.99, 0.9])
+    assert plain.high is not None
+    assert plain.high > 1, "the premise"
+    assert (high.low, high.high) == (plain.low, 1.0)
+    assert low.low == 0.0
+
+
 def test_the_interval_over_images_is_the_normal_one(rng: np.random.Generator) -> None:
     x = rng.exponential(size=400)
     found = mean_over_images(x)

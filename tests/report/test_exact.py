@@ -5,17 +5,24 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from baselines.types import Draw
 from bench import store
 from bench.record import Measurement, Record
-from bench.report import render_terminal_table, write_report
-from bench.report.exact_table import exact_curves, exact_table, way
+from bench.report import oracle_plots, render_terminal_table, write_report
+from bench.report.clock import clocks
+from bench.report.content import gather
+from bench.report.exact_table import exact_curves, exact_table
 from bench.report.grouping import make_sheet
-from bench.report.oracle_plots import learned_against_exact
+from bench.report.names import way
+from bench.report.oracle_plots import exact_picture
 from bench.report.source import open_results
+from bench.report.steps import lines
+from bench.report.steps_findings import steps_findings
+from bench.report.steps_plots import plot
 from tests.report.conftest import FAMILIES, write_results
 
 EXACT = {
@@ -56,14 +63,14 @@ def test_the_table_has_samplers_down_and_steps_across(tmp_path: Path) -> None:
     assert table is not None
     assert [c.title for c in table.columns] == ["sampler", "S=5", "S=10", "S=20"]
     assert [[d.text for d in line.data] for line in table.lines] == [
-        ["DDIM η=0", "2.50", "0.800", "0.200"],
-        ["DDIM η=1", "3.60", "1.50", "0.600"],
+        ["DDIM eta 0", "2.50", "0.800", "0.200"],
+        ["DDIM eta 1", "3.60", "1.50", "0.600"],
         ["Heun", "18.0", "0.400", "0.0200"],
     ]
     best = [[d.text for d in line.data if d.best] for line in table.lines]
     assert best == [["2.50"], [], ["0.400", "0.0200"]]
     assert {label: sorted(curve) for label, curve in exact_curves(sheet).items()} == {
-        label: list(STEPS) for label in ("DDIM η=0", "DDIM η=1", "Heun")
+        label: list(STEPS) for label in ("DDIM eta 0", "DDIM eta 1", "Heun")
     }
 
 
@@ -75,7 +82,7 @@ def test_it_stands_in_the_terminal_the_page_and_the_markdown(tmp_path: Path) -> 
     console.print(render_terminal_table(folder))
     told = console.export_text()
     assert "Exact Fréchet distance by sampler and steps (digits)" in told
-    assert any(line.split() == ["DDIM", "η=1", "3.60", "1.50", "0.600"] for line in told.splitlines())
+    assert any(line.split() == ["DDIM", "eta", "1", "3.60", "1.50", "0.600"] for line in told.splitlines())
     out = tmp_path / "out"
     write_report(folder, out)
     page, markdown = (out / "index.html").read_text(), (out / "report.md").read_text()
@@ -88,23 +95,80 @@ def test_it_stands_in_the_terminal_the_page_and_the_markdown(tmp_path: Path) -> 
 def test_without_an_oracle_there_is_neither_table_nor_figure(tmp_path: Path) -> None:
     sheet = make_sheet(open_results(write_results(tmp_path / "r")), "digits")
     assert exact_table(sheet) is None
-    assert learned_against_exact("exact", sheet) is None
+    assert exact_picture("exact", sheet) is None
 
 
-def test_without_a_trained_model_there_is_a_table_and_no_figure(tmp_path: Path) -> None:
+def test_without_a_trained_model_there_is_a_table_and_a_figure_of_exact_numbers_alone(tmp_path: Path) -> None:
     sheet = make_sheet(open_results(with_oracle(tmp_path / "r", ("histogram", "real"))), "digits")
     assert exact_table(sheet) is not None
-    assert learned_against_exact("exact", sheet) is None
+    picture = exact_picture("exact", sheet)
+    assert picture is not None
+    assert picture.title == "Exact: what steps buy a perfect network"
+
+
+def test_findings_of_exact_numbers_come_first_and_need_no_interval(tmp_path: Path) -> None:
+    sheet = make_sheet(open_results(with_oracle(tmp_path / "r")), "digits")
+    told = steps_findings(sheet)
+    assert told[0].startswith("Exact numbers (Gaussian oracle)")
+    [few] = [text for text in told if text.startswith("Exact. Few steps")]
+    assert "as expected, at S=5 (next is eta 1, 1.44×), S=10 (next is eta 1, 1.88×), S=20 (next is eta 1, 3.00×)" in few
+    first_sampled = next(i for i, text in enumerate(told) if text.startswith("Few steps"))
+    assert all(text.startswith("Exact") for text in told[:first_sampled])
+    assert [text for text in told if text.startswith("Learned against exact")]
+
+
+def test_an_oracles_sampled_numbers_make_no_sentence_clock_triangle_or_axis(tmp_path: Path) -> None:
+    alone = gather(open_results(with_oracle(tmp_path / "a", ("histogram", "real")))).sections[0]
+    assert alone.steps is not None
+    assert all(text.startswith("Exact") for text in alone.steps.findings)
+    assert [picture.name for picture in alone.steps.pictures] == ["exact-digits"]
+    assert alone.placed == ()
+    assert alone.formulas == alone.missing == ()
+    assert not any("Gaussian oracle" in text for text in alone.findings)
+    mixed = gather(open_results(with_oracle(tmp_path / "m"))).sections[0]
+    assert mixed.steps is not None
+    assert mixed.steps.pictures[0].name == "exact-digits"
+    assert "Gaussian oracle" not in {row.title for row, _ in mixed.placed}
+    assert "Gaussian oracle" not in {grid.title.split(" · ")[0] for grid in mixed.grids}
+    assert all(line.more for line in mixed.main.lines if line.data[0].text.startswith("Gaussian oracle"))
+    assert not any("Gaussian oracle" in text for text in mixed.formulas)
+    assert {clock.title for clock in clocks(mixed.sheet)} == {"DDPM"}
+    assert not any("Gaussian oracle" in line.label for line in lines(mixed.sheet))
+
+
+def test_the_figure_has_the_mean_over_seeds_beside_every_exact_eta(tmp_path: Path, monkeypatch: Any) -> None:
+    painted: dict[str, dict[str, list[float]]] = {}
+
+    def spy(canvas: Any, held: Any, looks: Any) -> None:
+        painted[canvas.get_title()] = {line.label: [p.score.value for p in points] for line, points in held}
+        plot(canvas, held, looks)
+        painted[str(len(painted))] = painted.pop(canvas.get_title())
+
+    sheet = make_sheet(open_results(with_oracle(tmp_path / "r")), "digits")
+    monkeypatch.setattr(oracle_plots, "plot", spy)
+    picture = exact_picture("exact", sheet)
+    assert picture is not None
+    assert "the mean of 2 seeds" in picture.caption
+    left, right = painted.values()
+    assert left == {"DDIM eta 0": [2.5, 0.8, 0.2], "DDIM eta 1": [3.6, 1.5, 0.6]}
+    for eta in (0.0, 1.0):
+        drawn = {
+            r.draw.steps: r.value(sheet.quality)
+            for r in sheet.rows
+            if r.draw is not None and r.draw.sampler == "ddim" and r.draw.eta == eta and not r.model.is_oracle
+        }
+        assert right[f"DDIM eta {eta:g}"] == [drawn[s] for s in sorted(s for s in drawn if s is not None)]
+        assert len(drawn) == 5
 
 
 @pytest.mark.parametrize(
     ("draw", "expected"),
     [
-        (Draw("ddim", 5, 0.5), "DDIM η=0.5"),
-        (Draw("ddim", 5, variance="sigma_hat", spacing="trailing"), "DDIM σ̂ trailing"),
+        (Draw("ddim", 5, 0.5), "DDIM eta 0.5"),
+        (Draw("ddim", 5, variance="sigma_hat", spacing="trailing"), "DDIM sigma-hat, trailing"),
         (Draw("ddpm", 5), "ancestral"),
-        (Draw("dpmpp_2m", 5, spacing="log_snr", clip=False), "DPM-Solver++ log_snr"),
-        (Draw("heun", 5, options={"s_churn": 4}), "Heun s_churn=4"),
+        (Draw("dpmpp_2m", 5, spacing="log_snr", clip=False), "DPM-Solver++, log_snr"),
+        (Draw("heun", 5, options={"s_churn": 4}), "Heun, s_churn=4"),
         (Draw("mine", 5), "mine"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,10 +55,38 @@ def scaled(model: str, metric: str, value: float) -> Callable[[Record], Record]:
 
 def test_three_seeds_have_the_t_interval_that_scipy_gives() -> None:
     values = (2.0, 2.5, 4.0, 3.1)
+    logs = [math.log(v) for v in values]
     score = aggregate(seeds(*values))
-    low, high = stats.t.interval(0.95, 3, statistics.mean(values), stats.sem(values))
-    assert (score.value, score.low, score.high) == pytest.approx((statistics.mean(values), low, high))
+    low, high = stats.t.interval(0.95, 3, statistics.mean(logs), stats.sem(logs))
+    assert (score.value, score.low, score.high) == pytest.approx(
+        (statistics.mean(values), math.exp(low), math.exp(high))
+    )
     assert (score.spread, score.seeds) == ("t", 4)
+    bits = aggregate([replace(m, metric="bits_per_dim[vlb]") for m in seeds(*values)])
+    low, high = stats.t.interval(0.95, 3, statistics.mean(values), stats.sem(values))
+    assert (bits.low, bits.high) == pytest.approx((low, high)), "of what may be below 0"
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "low", "high"),
+    [
+        ("fd[x]", "", 0.0, math.inf),
+        ("latency_s[p50]", "s", 0.0, math.inf),
+        ("images_per_s", "images/s", 0.0, math.inf),
+        ("host_peak_bytes", "B", 0.0, math.inf),
+        ("coverage[x]", "", 0.0, 1.0),
+        ("recall[x]", "", 0.0, 1.0),
+    ],
+)
+def test_no_interval_leaves_what_the_quantity_can_be(metric: str, unit: str, low: float, high: float) -> None:
+    values = (0.9, 0.05, 0.02) if high == 1 else (90.0, 5.0, 2.0)
+    plain = stats.t.interval(0.95, 2, statistics.mean(values), stats.sem(values))
+    assert plain[0] < low, "the premise"
+    score = aggregate([Measurement(metric, v, unit, "none", 1, "draw") for v in values])
+    assert score.low is not None
+    assert score.high is not None
+    assert low <= score.low < score.high <= high
+    assert score.low > 0 or high == 1
 
 
 def test_two_seeds_have_their_range_and_one_its_own_interval() -> None:
@@ -110,6 +139,25 @@ def test_configs_of_one_model_are_rows_of_their_own_named_by_what_differs(make_r
 
     sheet = sheet_of(make_results(models=("real", "vae"), change=tuned))
     assert [row.title for row in sheet.rows] == ["VAE (lr=0.002)", "VAE (lr=0.5)"]
+
+
+def test_the_picture_has_the_fastest_draw_that_seeds_do_not_tell_from_the_best(make_results: Make) -> None:
+    """FD 1.5 times the best at S=20, but by seeds that disagree; 3 times at S=10, by seeds that agree."""
+
+    def noisy(record: Record) -> Record:
+        draw = record.cell.draw
+        if record.cell.model != "ddpm" or draw is None or draw.sampler != "ddim":
+            return record
+        fd = {5: 8.0, 10: 3.0, 20: (0.5, 3.0, 1.0)[record.cell.seed], 50: 2.0, 100: 1.0}[draw.steps or 0] + draw.eta
+        kept = tuple(replace(m, value=fd, low=None, high=None) if m.metric == FD else m for m in record.measured)
+        return replace(record, measured=kept)
+
+    sheet = sheet_of(make_results(models=("real", "ddpm"), seeds=(0, 1, 2), change=noisy))
+    ddim = [r for r in sheet.rows if r.draw is not None and r.draw.sampler == "ddim"]
+    values = {(r.draw.steps, r.draw.eta): r.scores[FD].value for r in ddim if r.draw is not None}
+    assert min(values, key=lambda key: values[key]) == (100, 0.0)
+    assert values[20, 0.0] > NEAR_BEST * values[100, 0.0], "the premise: not within a tenth of the best"
+    assert [r.short for r in ddim if r.shown] == ["DDPM · DDIM 20 eta 0"]
 
 
 def test_one_draw_a_sampler_stands_in_the_picture_the_fewest_steps_near_the_best(results: Path) -> None:
@@ -272,6 +320,35 @@ def test_overlapping_intervals_are_told_in_the_findings(make_results: Make) -> N
 
     sheet = sheet_of(make_results(models=("real", "vae", "dcgan", "histogram"), change=tie))
     assert "quality (FD 2.00, not separable from DCGAN at these seeds)" in findings(sheet)[0]
+
+
+def test_a_tie_between_two_trainings_of_one_model_is_told(make_results: Make) -> None:
+    def tuned(record: Record) -> Record:
+        lr = 0.002 if record.cell.seed < 2 else 0.5
+        value = 2.0 + 0.1 * (record.cell.seed % 2) + (0.05 if lr == 0.5 else 0.0)
+        measured = tuple(replace(m, value=value) if m.metric == FD else m for m in record.measured)
+        changed = record if record.cell.model != "vae" else replace(record, measured=measured)
+        return replace(changed, cell=replace(record.cell, config={"lr": lr}))
+
+    sheet = sheet_of(make_results(models=("real", "vae"), seeds=(0, 1, 2, 3), change=tuned))
+    assert "quality (FD 2.05, not separable from VAE (lr=0.5) at these seeds)" in findings(sheet)[0]
+
+
+def test_a_likelihood_no_better_than_independent_pixels_is_told(results: Path, make_results: Make) -> None:
+    [told] = [text for text in findings(sheet_of(results)) if "bits/dim" in text]
+    assert "Worse than Histogram (= 2.4" in told
+    assert "DDPM ≈ 2.81" in told
+    assert "VAE" not in told.split("Worse than")[1]
+
+
+def test_a_likelihood_whose_seeds_lie_on_both_sides_of_independent_pixels_is_not_separable(make_results: Make) -> None:
+    def near(record: Record) -> Record:
+        value = 2.3 + 0.3 * record.cell.seed
+        changed = scaled("realnvp", "bits_per_dim[dequantised]", value)(record)
+        return scaled("histogram", "bits_per_dim[exact]", 2.43)(changed)
+
+    [told] = [text for text in findings(sheet_of(make_results(change=near))) if "bits/dim" in text]
+    assert "Not separable from Histogram (= 2.43): RealNVP ≤ 2.45." in told
 
 
 def test_skipped_metrics_keep_their_reasons_and_gpu_columns_say_so(results: Path) -> None:

@@ -8,22 +8,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from scipy import stats
 
 from baselines.errors import UserError
 from baselines.types import Budget, Draw
 from bench import store
 from bench.record import Artifact, Cell, Measurement, Record
-from bench.report import steps_plots
+from bench.report import clock_plot, steps_plots, style, terms_plot
 from bench.report.artifacts import Band, read_terms
+from bench.report.clock import clocks, fit
 from bench.report.content import gather
-from bench.report.grouping import make_sheet
-from bench.report.rows import Sheet
-from bench.report.source import open_results
-from bench.report.steps import Line, Ratio, clocks, fit, kind_of, lines, ratio, steps_table, study_of
+from bench.report.grouping import aggregate, make_sheet
+from bench.report.plots import FLOOR_TOLD, floor_line
+from bench.report.ratios import Ratio, ratio
+from bench.report.rows import Row, Sheet
+from bench.report.source import ModelInfo, open_results
+from bench.report.steps import Line, kind_of, lines, study_of
 from bench.report.steps_findings import steps_findings
+from bench.report.steps_looks import DASHES, SPACINGS_TOLD, legend, looks_of
+from bench.report.steps_table import steps_table
 from tests.report.conftest import FAMILIES, PROVENANCE, save_artifact
 
 Make = Callable[..., Path]
@@ -98,7 +107,7 @@ def told(sheet: Sheet, start: str) -> str:
         (Draw("ddpm", variance="beta"), "sigma-hat"),
         (Draw("ddpm", variance="learned"), None),
         (Draw("dpm_solver", 5), None),
-        (Draw("ddim", 5, clip=False), None),
+        (Draw("ddim", 5, clip=False), "eta 0"),
         (Draw("ddim", 5, options={"x": 1}), None),
     ],
 )
@@ -118,7 +127,8 @@ def test_the_published_picture_is_told_as_expected(tmp_path: Path) -> None:
     assert told(sheet, "Sigma-hat at S=5").startswith("Sigma-hat at S=5: the worst, as expected; it has 6.")
     assert "the best, as expected; the next, eta 0, has 1.2" in told(sheet, "Sigma-hat at S=T=1000")
     assert told(sheet, "Time").startswith(
-        "Time: linear in S, as expected: time ~ S^1.000 [1.000 – 1.000]; 1.00 ms a network"
+        "Time: linear in S within 1 % from 5 to 1000 network calls, as expected: it grows with S^b, "
+        "b = 1.000 [1.000 – 1.000]; 1.00 ms a network call"
     )
 
 
@@ -131,7 +141,7 @@ def test_an_effect_that_is_turned_round_is_told_as_not_shown(tmp_path: Path) -> 
     assert "this was expected and does not show, at S=5 (eta 1 has 0.3" in few
     assert "expected to be the worst, but eta 0 has" in told(sheet, "Sigma-hat at S=5")
     assert "expected to be the best, but eta 0 has" in told(sheet, "Sigma-hat at S=T=1000")
-    assert told(sheet, "Time").startswith("Time: not shown to be linear in S: time ~ S^2.000")
+    assert told(sheet, "Time").startswith("Time: not shown to be linear in S: it grows with S^b, b = 2.000")
 
 
 def test_a_gap_that_turns_or_widens_is_not_said_to_close(tmp_path: Path) -> None:
@@ -142,7 +152,8 @@ def test_a_gap_that_turns_or_widens_is_not_said_to_close(tmp_path: Path) -> None
         return {5: 1.1, 1000: 3.0}.get(draw.steps or 0, 1.2) if draw.eta else 1.0
 
     two = {1000: DRAWS["eta 0"] + DRAWS["eta 1"]}
-    assert "turns round: from S=1000 on eta 1 is the better one" in told(write(tmp_path / "a", turning, two), "Towards")
+    told_turning = told(write(tmp_path / "a", turning, two), "Towards")
+    assert "turns round: eta 1 is the better one at S=T=1000 only" in told_turning
     assert "the gap does not close, unlike" in told(write(tmp_path / "b", widening, two), "Towards")
 
 
@@ -160,24 +171,143 @@ def test_a_model_trained_with_few_timesteps_is_compared_at_its_own_number(tmp_pa
         tmp_path, truth, {1000: DRAWS["eta 0"] + DRAWS["eta 1"], 10: [Draw("ddpm")], 50: [Draw("ddpm")]}, spread=0.0
     )
     sentence = told(sheet, "A DDPM trained with T=S")
-    assert "FD 0.800×" in sentence
-    assert "at 10; 2.00×" in sentence
-    assert sentence.endswith("neither is better everywhere.")
+    assert "against eta 1, the same noise, lower at S=10 (0.800×); higher at S=50 (2.00×)" in sentence
+    assert "Against eta 0, which has no noise, lower at S=10 (0.800×); higher at S=50 (2.00×)" in sentence
+    assert "the worse one at S=50 and the better one at S=10" in sentence
     line = next(line for line in lines(sheet) if line.label == "DDPM trained with T = S")
     assert [calls for calls, _ in line.rows] == [10, 50, 1000]
     assert {line.label for line in lines(sheet)} == {"DDPM trained with T = S", "DDIM eta 0", "DDIM eta 1"}
 
 
-def test_trailing_is_told_against_uniform_at_the_fewest_steps(tmp_path: Path) -> None:
-    draws = every() + [Draw("ddim", s, spacing="trailing", variance="sigma_hat") for s in (5, 10)]
+def test_what_the_noise_alone_does_is_not_laid_to_the_training(tmp_path: Path) -> None:
+    """eta 1 halves the FD, and a training with T = S draws by eta 1: against eta 0 it seems better, and is not."""
 
     def truth(draw: Draw, timesteps: int) -> float:
-        return as_published(draw, timesteps) / (10 if draw.spacing == "trailing" else 1)
+        return 5.0 if draw.eta or draw.sampler == "ddpm" else 10.0
 
-    sheet = write(tmp_path, truth, {1000: draws}, spread=0.0)
-    assert "sigma-hat 0.100×" in told(sheet, "Trailing")
-    assert told(sheet, "Trailing").endswith("at S=5, lower.")
-    assert "DDIM sigma-hat, trailing" in {line.label for line in lines(sheet)}
+    sheet = write(tmp_path, truth, {1000: DRAWS["eta 0"] + DRAWS["eta 1"], 10: [Draw("ddpm")], 50: [Draw("ddpm")]})
+    sentence = told(sheet, "A DDPM trained with T=S")
+    assert "against eta 1, the same noise, not separable at S=10" in sentence
+    assert "Against eta 0, which has no noise, lower at S=10 (0.4" in sentence
+    assert "So the seeds do not tell the two trainings apart; what sets it apart from eta 0 at S=10, S=50" in sentence
+    assert "is not shown to be more than the noise" in sentence
+    assert "1000 / T steps of the schedule" in sentence
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "quadratic"])
+def test_a_spacing_is_told_against_uniform_at_every_number_of_steps(tmp_path: Path, spacing: str) -> None:
+    draws = every() + [Draw("ddim", s, spacing=spacing, variance="sigma_hat") for s in (5, 10, 20)]
+    factor = {5: 1.02, 10: 0.1, 20: 1.5}  # a hundredth is what seeds differ by
+
+    def truth(draw: Draw, timesteps: int) -> float:
+        return as_published(draw, timesteps) * (factor[draw.steps or 0] if draw.spacing == spacing else 1)
+
+    sheet = write(tmp_path, truth, {1000: draws}, spread=0.01)
+    sentence = told(sheet, spacing.capitalize())
+    assert "lower at S=10 (0.1" in sentence
+    assert sentence.count("×") == 3
+    assert "higher at S=20 (1.5" in sentence
+    assert "not separable at S=5 (" in sentence
+    assert f"DDIM sigma-hat, {spacing}" in {line.label for line in lines(sheet)}
+
+
+def test_sigma_hat_is_told_at_every_number_of_steps(tmp_path: Path) -> None:
+    sentence = told(write(tmp_path, as_published, {1000: every()}), "Sigma-hat by steps")
+    against_zero = sentence.split("Against eta 1")[0]
+    assert "lower at S=1000 (0.7" in against_zero
+    assert "higher at S=5 (2" in against_zero
+    assert "S=100 (2." in against_zero
+
+
+# Seeds of a line
+
+
+def without(sheet: Sheet, steps: int, kept: set[int]) -> Sheet:
+    """The sheet with the draws of so many steps by these seeds alone."""
+
+    def fewer(row: Row) -> Row:
+        if row.draw is None or row.draw.steps != steps:
+            return row
+        records = tuple(r for r in row.records if r.cell.seed in kept)
+        values = {
+            m.metric: [n for r in records for n in r.measured if n.metric == m.metric] for m in records[0].measured
+        }
+        scores = {metric: aggregate(held) for metric, held in values.items()}
+        return replace(row, records=records, seeds=tuple(sorted(kept)), scores=scores)
+
+    return replace(sheet, rows=tuple(fewer(row) for row in sheet.rows))
+
+
+def test_a_line_joins_means_over_the_same_seeds(tmp_path: Path) -> None:
+    whole = write(tmp_path, lambda draw, timesteps: 10.0, {1000: DRAWS["eta 0"]}, spread=0.5)
+    metric = whole.quality or ""
+    for kept, odd, seeds in (({0, 1}, False, {2}), ({0}, True, {3})):
+        [(_, points)] = steps_plots.drawn(lines(sheet := without(whole, 1000, kept)), sheet, metric, False)
+        assert [point.x for point in points if point.odd] == ([1000] if odd else [])
+        assert {point.score.seeds for point in points if not point.odd} == seeds
+        for point in points:
+            held = {r.cell.seed: m.value for r in point.row.records for m in r.measured if m.metric == metric}
+            over = [held[s] for s in (range(3) if not point.odd and odd else sorted(kept))]
+            assert point.score.value == pytest.approx(np.mean(over))
+    [(_, points)] = steps_plots.drawn(lines(whole), whole, metric, False)
+    assert not any(point.odd for point in points)
+
+
+def test_an_odd_point_is_marked_in_figure_table_and_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told_at: list[str] = []
+    annotate = Axes.annotate
+    monkeypatch.setattr(
+        Axes, "annotate", lambda self, text, *a, **k: told_at.append(text) or annotate(self, text, *a, **k)
+    )
+    sheet = without(write(tmp_path, as_published, {1000: every()}), 1000, {0})
+    picture = steps_plots.over_steps("x", sheet, time=False)
+    assert picture is not None
+    assert "is of fewer" in picture.caption
+    assert told_at == ["1 seed"]
+    table = steps_table(sheet)
+    assert table is not None
+    for line in table.lines:
+        assert line.data[-1].detail.endswith("1 seed")
+        assert not any("seed" in datum.detail for datum in line.data[1:-1])
+    gap = told(sheet, "Towards")
+    assert "at S=100" in gap.split("(of fewer seeds")[0], "ends of the comparison have the same seeds"
+    assert "1 seed] at S=1000" in gap
+
+
+def test_a_gap_that_one_seed_alone_turns_is_not_told_as_turned(tmp_path: Path) -> None:
+    def truth(draw: Draw, timesteps: int) -> float:
+        return {5: 2.0, 1000: 0.5}.get(draw.steps or 0, 1.3) if draw.eta else 1.0
+
+    sheet = without(write(tmp_path, truth, {1000: DRAWS["eta 0"] + DRAWS["eta 1"]}), 1000, {0})
+    assert "turns round" not in told(sheet, "Towards")
+
+
+def test_nominal_differences_turn_nothing_round(tmp_path: Path) -> None:
+    def truth(draw: Draw, timesteps: int) -> float:
+        return {5: 0.998, 1000: 0.5}.get(draw.steps or 0, 1.0) if draw.eta else 1.0
+
+    sentence = told(write(tmp_path, truth, {1000: DRAWS["eta 0"] + DRAWS["eta 1"]}, spread=0.01), "Towards")
+    assert "from 1.0" in sentence, "the premise: nominally above"
+    assert "turns round" not in sentence
+    assert "eta 1 is the better one at S=T=1000 only" in sentence
+
+
+def test_where_eta_0_stops_falling_far_from_the_floor_is_told(tmp_path: Path) -> None:
+    sheet = write(tmp_path, lambda d, t: {5: 40.0, 10: 20.0}.get(d.steps or 0, 12.0), {1000: DRAWS["eta 0"]})
+    score = sheet.rows[0].scores["fd[digits-cnn]"]
+
+    def beside(floor: float) -> list[str]:
+        real = replace(sheet.rows[0], scores={score.metric: replace(score, value=floor)})
+        return [text for text in steps_findings(replace(sheet, floor=real)) if text.startswith("Eta 0")]
+
+    [sentence] = beside(1.0)
+    assert sentence.startswith("Eta 0 stops falling, as far as the seeds tell, at S=20: ")
+    assert "12× the floor's 1.00" in sentence
+    assert "4.04 at 1000" in sentence
+    assert beside(11.0) == []
+
+
+# Time
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -257,6 +387,48 @@ def test_speeds_by_another_protocol_are_no_points_of_the_clock(tmp_path: Path) -
     assert fewer.worst < 1e-6
 
 
+@pytest.mark.parametrize(("power", "noise"), [(1.0, 0.0), (1.0, 0.1), (1.04, 0.0)])
+def test_linearity_is_told_by_how_far_time_may_be_off(tmp_path: Path, power: float, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    factors = {s: math.exp(noise * rng.standard_normal()) for s in STEPS}
+    sheet = write(tmp_path, as_published, {1000: every()}, seconds=lambda s: 1e-3 * s**power * factors[s])
+    [clock] = clocks(sheet)
+    worst = max(abs(bound - 1) for bound in clock.power[1:])
+    assert clock.bent == pytest.approx(200**worst - 1)
+    assert f"linear in S within {math.ceil(100 * clock.bent) or 1} %" in told(sheet, "Time")
+    assert "busy" not in told(sheet, "Time")
+
+
+def test_a_machine_that_was_not_steady_has_its_times_pooled_by_network_calls(tmp_path: Path) -> None:
+    whole = write(tmp_path, as_published, {1000: every()})
+
+    def limited(slow: float) -> Sheet:
+        rows = []
+        for i, row in enumerate(whole.rows):
+            speed = row.scores["images_per_s"]
+            slower = slow if i < len(STEPS) else 1.0  # the first line
+            limit = replace(speed, metric="limit_s[large]", value=slower / speed.value, unit="s")
+            timed = replace(speed, value=speed.value / slower)
+            rows.append(replace(row, scores={**row.scores, limit.metric: limit, speed.metric: timed}))
+        return replace(whole, rows=tuple(rows))
+
+    for slow, unlike in ((1.05, 2), (1.6, 1)):
+        sheet = limited(slow)
+        held = steps_plots.drawn(lines(sheet), sheet, sheet.quality, time=True)
+        places = [[point.x for point in points][2] for _, points in held]  # S = 20 of three kinds
+        assert len({round(x, 9) for x in places}) == unlike
+        picture = steps_plots.over_steps("x", sheet, time=True)
+        assert picture is not None
+        assert ("median time of a call" in picture.caption) == (unlike == 1)
+
+
+def test_the_clock_marks_each_sampler(tmp_path: Path) -> None:
+    [clock] = clocks(write(tmp_path, as_published, {1000: every()}))
+    assert set(clock.samplers) == {"DDIM eta 0", "DDIM eta 1", "DDIM sigma-hat"}
+    looks = clock_plot._looks([clock])
+    assert len(set(looks.values())) == 3
+
+
 def test_speeds_of_one_number_of_steps_make_no_clock(tmp_path: Path) -> None:
     assert clocks(write(tmp_path, as_published, {1000: [DRAWS["eta 0"][0], DRAWS["eta 1"][0]]})) == []
 
@@ -279,23 +451,55 @@ def test_two_checkpoints_have_lines_that_name_them_in_looks_of_their_own(tmp_pat
     draws = DRAWS["eta 0"][:5]
     sheet = write(tmp_path, lambda draw, timesteps: 5.0, {1000: draws, 500: draws})
     labels = [line.label for line in lines(sheet)]
-    assert labels == ["DDPM (timesteps=1000) DDIM eta 0", "DDPM (timesteps=500) DDIM eta 0"]
-    looks = steps_plots._looks(lines(sheet))
+    assert labels == ["timesteps=1000: DDIM eta 0", "timesteps=500: DDIM eta 0"], "what they have in common is left out"
+    looks = looks_of(lines(sheet))
     assert len({(look.hue, look.shape, look.dashes) for look in looks.values()}) == len(labels)
 
 
 def test_ancestral_draws_leave_ddims_colours_as_they_are(tmp_path: Path) -> None:
     sheet = write(tmp_path, as_published, {1000: [*every(), Draw("ddpm", 1000)]})
-    looks = steps_plots._looks(lines(sheet))
+    looks = looks_of(lines(sheet))
     assert looks["DDIM eta 1"].hue == "#D55E00"
     assert len(set(looks.values())) == len(looks) == 4
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_legend_is_no_wider_than_its_figure(tmp_path: Path, long: bool) -> None:
+    words = "schedule=cosine, prediction=v" if long else ""
+    labels = [f"{words} DDIM eta {i}, trailing" for i in range(7)]
+    figure = Figure(figsize=(6.4, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    canvas = figure.subplots()
+    for label in labels:
+        canvas.plot([1, 2], [1, 2], label=label)
+    with mpl.rc_context(style._SETTINGS):
+        legend(figure, canvas)
+        figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_captions_name_the_line_styles_that_are_drawn() -> None:
+    assert DASHES == {"uniform": "-", "trailing": "--", "quadratic": "-.", "log_snr": ":"}
+    assert SPACINGS_TOLD == (
+        "solid lines are uniform timesteps, dashed ones trailing, dash-dotted ones quadratic, dotted ones log_snr"
+    )
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    canvas = figure.subplots()
+    score = aggregate([Measurement("fd[x]", 2.0, "", "lower", 1, "draw")])
+    row = Row(ModelInfo("real", "Real", "references"), "", Draw(), (0,), {"fd[x]": score}, {}, ())
+    floor_line(canvas, Sheet("digits", (), row, None, "fd[x]", None, None, None, None))
+    assert canvas.lines[0].get_linestyle() == ":"
+    assert "dotted" in FLOOR_TOLD
 
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_forty_lines_look_unlike_each_other(plain: bool) -> None:
     kinds = ["eta 0", "eta 0.5", "eta 1", "sigma-hat", "ddpm T=S", *(f"solver {i}" for i in range(35))]
     many = [Line(f"line {i}", kind if plain else "eta 0", "uniform", ()) for i, kind in enumerate(kinds)]
-    looks = steps_plots._looks(many)
+    looks = looks_of(many)
     assert len(set(looks.values())) == len(many)
 
 
@@ -349,10 +553,10 @@ def test_terms_make_a_figure_and_their_absence_none(tmp_path: Path) -> None:
     write(tmp_path / "without", as_published, {1000: every()[:2]})
     assert "terms-digits" in names(tmp_path / "with")
     assert "terms-digits" not in names(tmp_path / "without")
-    negative = steps_plots.terms("x", [("a", Band((1.0, -0.1), (0.9, -0.2), (1.1, 0.0)))])
+    negative = terms_plot.terms("x", [("a", Band((1.0, -0.1), (0.9, -0.2), (1.1, 0.0)))])
     assert negative is not None
     assert "not above 0 are left out" in negative.caption
-    assert steps_plots.terms("x", [("a", Band((-1.0,), (-1.0,), (-1.0,)))]) is None
+    assert terms_plot.terms("x", [("a", Band((-1.0,), (-1.0,), (-1.0,)))]) is None
 
 
 def test_broken_terms_are_noted_and_the_report_goes_on(tmp_path: Path) -> None:
