@@ -291,7 +291,7 @@ def test_the_stated_change_is_what_half_the_steps_add(monkeypatch: pytest.Monkey
 
 def test_the_stated_error_of_the_trace_is_that_of_the_probes_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     shape, each = ImageShape(1, 2, 2, 17), torch.tensor([[0.0, 1.0, 2.0, 5.0]])
-    monkeypatch.setattr(gaussian_diffusion, "log_density", lambda denoiser, y, probes, steps: each)
+    monkeypatch.setattr(gaussian_diffusion, "log_density", lambda denoiser, y, probes, first, steps: each)
     x = torch.zeros(1, *shape.chw, dtype=torch.uint8)
     nats = image_nats(small("ddpm", shape, timesteps=20), x, "pf_ode", Noise(9))
     assert float(nats.standard_errors["trace"]) == pytest.approx(sem(each[0].numpy()))
