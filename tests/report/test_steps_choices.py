@@ -126,7 +126,7 @@ def test_trailing_is_compared_with_uniform_at_every_number_of_steps_that_both_ha
 
 @pytest.mark.parametrize(
     ("fd", "words"),
-    [(20.0, "the training with T=S is the worse one at S=10, S=50"), (5.0, "is the better one at S=10, 50")],
+    [(20.0, "the training with T=S is the worse one at S=10, S=50"), (5.0, "is the better one at S=10, S=50")],
 )
 def test_who_is_better_with_t_equal_s_is_the_one_with_the_lower_fd(tmp_path: Path, fd: float, words: str) -> None:
     full = {total: [Draw("ddpm")] for total in (10, 50)}
