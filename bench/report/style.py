@@ -223,7 +223,7 @@ def _place(
             crossed = sum(part.overlap(other) for part in (_leader(centre, box) if far else ()) for other in taken)
             own = math.dist(centre, _nearest_edge(centre, box))
             stolen = sum(max(0.0, own - math.dist(mark, _nearest_edge(mark, box))) for mark in marks)
-            cost = sum(box.overlap(t) for t in taken) + 2 * (box.area - box.overlap(frame)) + 4 * crossed + step
+            cost = 4 * sum(box.overlap(t) for t in taken) + 4 * (box.area - box.overlap(frame)) + 4 * crossed + step
             cost += 20 * stolen
             if best is None or cost < best[0]:
                 best = (cost, box, far)

@@ -97,6 +97,9 @@ def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, -0.17 if beyond else -0.13),  # below the axis: inside it would cover marks
         ncols=4,
+        columnspacing=1.0,
+        handletextpad=0.3,
+        fontsize=8.5,
     )
     sizes = [math.sqrt(_area(at.clipped()[2])) / 2 for (_, at), _ in inside]
     label_points(canvas, [spot for _, spot in inside], [row.short for (row, _), _ in inside], sizes)
@@ -132,7 +135,7 @@ def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes) -> None:
     canvas.text(0, 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
     canvas.text(CORNERS[1][0] + 0.1, -0.62, f"cov. {texts[1]}", ha="right", va="top", **style)
     canvas.text(CORNERS[2][0] - 0.1, -0.62, f"{texts[2]}/s", ha="left", va="top", **style)
-    canvas.set_title(textwrap.fill(row.short, 22), fontsize=9.5, color=INK, loc="center", pad=3)
+    canvas.set_title(textwrap.fill(row.short, 20), fontsize=9.5, color=INK, loc="center", pad=3)
     canvas.set_xlim(-1.08, 1.08)
     canvas.set_ylim(-0.9, 1.3)
     canvas.set_aspect("equal")
