@@ -1,6 +1,6 @@
 """Masked autoregressive flow: fast density, sampling in sequence (Papamakarios et al. 2017, arXiv:1705.07057).
 
-Layers of MADE, each through the dimensions in the reverse of the one before (sec. 3.1), m and a made of x: log p is
+Layers of MADE, each through the dimensions in the reverse of the one before, m and a made of x (sec. 3.1): log p is
 one pass of each network, and drawing takes the dimensions in turn. Logit preprocessing (sec. 4.3). Departures for
 small data: no batch norm between the layers (its statistics leak between images), but one elementwise layer that
 standardises the first batch; dropout and averaged weights; log-scales that are bounded, so that sampling cannot
