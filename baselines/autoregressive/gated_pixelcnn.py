@@ -30,15 +30,15 @@ from baselines.nets.raster import At, Memory, RasterConv2d, Region, rows_in_turn
 class Config:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    width: int = 48  # features of each stack; rounded up to an even share for each colour
-    layers: int = 6  # gated layers
+    width: int = 40  # features of each stack; rounded up to an even share for each colour
+    layers: int = 5  # gated layers
     first_kernel: int = 7
     kernel: int = 3  # of the later layers
     conditional: bool = False  # learns P(x | class); needs a data set with labels
     classes: int = 10  # of a conditional model
     positions: bool = True  # learned biases for each position, in each layer of the horizontal stack
-    dropout: float = 0.25  # of features, after each gate and before the logits
-    lr: float = 6e-3
+    dropout: float = 0.2  # of features: after each gate, between the stacks, and before the logits
+    lr: float = 1e-2
     warmup: float = 0.05  # fraction of the budget
     training: Training = Training(batch_size=64)
 
@@ -198,12 +198,10 @@ class Stacks(nn.Module):
         colours = shape.channels
         width = -(-config.width // colours) * colours
         self.layers = nn.ModuleList(Layer(k == 0, width, shape, config) for k in range(config.layers))
-        mask = causal_mask("B", width, width, 1, colours)
-        self.hidden = RasterConv2d(width, width, mask=mask)
+        head = 3 * width
+        self.hidden = RasterConv2d(width, head, mask=_pointwise(width, head, colours))
         self.dropout = nn.Dropout2d(config.dropout)
-        self.logits = RasterConv2d(
-            width, colours * shape.levels, mask=_pointwise(width, colours * shape.levels, colours)
-        )
+        self.logits = RasterConv2d(head, colours * shape.levels, mask=_pointwise(head, colours * shape.levels, colours))
 
     def forward(self, x: Tensor, labels: Tensor | None = None, step: Step | None = None) -> Tensor:
         """uint8 (B, C, H, W) to logits (B, levels, C, H, W); or, from what it was told, (B * pixels, levels, C)."""
@@ -299,6 +297,8 @@ class Layer(nn.Module):
             above = self.vertical(v, vertical)
             gated = self._gate(above, of_class[0], places)
             v = gated if self.first else gated + self._at_target(v, vertical)
+        if places is None:
+            above = self.dropout(above)
         row = self.horizontal(h, horizontal) + self.link(above, link)
         out: Tensor = self.out(self._gate(row, of_class[1], places), horizontal)
         if self.first:
