@@ -22,11 +22,11 @@ from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
 class Config:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    layers: int = 5  # masked networks, each through the dimensions in the reverse of the one before
-    width: int = 256  # units of each hidden layer of a network
+    layers: int = 10  # masked networks, each through the dimensions in the reverse of the one before
+    width: int = 128  # units of each hidden layer of a network
     hidden_layers: int = 1
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
-    dropout: float = 0.5  # of hidden units
+    dropout: float = 0.4  # of hidden units
     dequantisation: Dequantisation = "uniform"
     dequantiser: DequantiserConfig = DequantiserConfig()
     lr: float = 2e-3

@@ -1,6 +1,6 @@
 """Masked autoregressive flow: fast density, sampling in sequence (Papamakarios et al. 2017, arXiv:1705.07057).
 
-Layers of MADE, each through the dimensions in the reverse of the one before (sec. 3.1), m and a made of x: log p is
+Layers of MADE, each through the dimensions in the reverse of the one before, m and a made of x (sec. 3.1): log p is
 one pass of each network, and drawing takes the dimensions in turn. Logit preprocessing (sec. 4.3). Departures for
 small data: no batch norm between the layers (its statistics leak between images), but one elementwise layer that
 standardises the first batch; dropout and averaged weights; log-scales that are bounded, so that sampling cannot
@@ -22,11 +22,11 @@ from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
 class Config:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    layers: int = 5  # masked networks, each through the dimensions in the reverse of the one before
-    width: int = 256  # units of each hidden layer of a network
+    layers: int = 10  # masked networks, each through the dimensions in the reverse of the one before
+    width: int = 128  # units of each hidden layer of a network
     hidden_layers: int = 1
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit
-    dropout: float = 0.5  # of hidden units
+    dropout: float = 0.4  # of hidden units
     dequantisation: Dequantisation = "uniform"
     dequantiser: DequantiserConfig = DequantiserConfig()
     lr: float = 2e-3

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from baselines.nets.made import MaskedMlp
 
-LARGEST_LOG_SCALE = 3.0
-"""log-scales are this times tanh: a layer changes a scale twentyfold at most."""
+LARGEST_LOG_SCALE = 1.0
+"""log-scales are this times tanh: more, and ten layers fit digits less well on the validation split."""
 
 
 def in_turn(net: MaskedMlp, given: Tensor, up: bool, dropped: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:

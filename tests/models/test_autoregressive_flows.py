@@ -71,7 +71,7 @@ def test_the_jacobian_is_triangular_in_raster_order_and_then_in_its_reverse(name
     standardise, order, first, reversal, second = model.flow.flows
     assert isinstance(standardise, Elementwise)
     rank, place = oracles.raster_order(RGB), torch.arange(RGB.dims)
-    points = torch.randn(5, 1, RGB.dims, dtype=torch.float64)  # at one of them a ReLU may be closed
+    points = vectors(20, RGB.dims)[:, None]  # at one of them a ReLU may be closed
     for flow, rank_ in ((Chain(order, first), rank), (Chain(order, reversal, second), RGB.dims - 1 - rank)):
         allowed = {False: rank_[None, :] <= place[:, None], True: rank_[:, None] >= place[None, :]}
         for reverse, expected in allowed.items():  # of z in the layer's order by x as it is flat; and the other way
