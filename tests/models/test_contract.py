@@ -81,7 +81,7 @@ def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
 
 
 def a_draw(model: GenerativeModel) -> Draw:
-    takes = "steps" in model.draw_keys
+    takes = "steps" in model.draw_keys and model.samplers != ("native",)
     return Draw(model.samplers[-1 if takes else 0], steps=3 if takes else None)
 
 
