@@ -84,7 +84,8 @@ def plan(wanted: Sequence[Wanted], setup: Setup, teachers: Sequence[Wanted] = ()
     Args:
         wanted: what is to be run.
         setup: device, folders and measuring options.
-        teachers: where teachers are looked for that `wanted` does not name.
+        teachers: the whole matrix: where teachers are looked for that `wanted` does not name; and which of its seeds
+            are timed does not hang on what is selected.
 
     Raises:
         UserError: for an unknown model, data set, sampler or config key, unusable data, or a teacher that is not there.
@@ -92,7 +93,8 @@ def plan(wanted: Sequence[Wanted], setup: Setup, teachers: Sequence[Wanted] = ()
     kept = [item for item in wanted if not _repeats_an_endpoint(item, wanted)]
     found: dict[str, Training] = {}
     for item in kept:
-        whole = _training(item, setup, _is_timed(item, kept, setup), [*kept, *teachers])
+        timed = _is_timed(item, teachers if item in teachers else kept, setup)
+        whole = _training(item, setup, timed, [*kept, *teachers])
         for training in (*_taught_by(whole.job), whole):
             same = found.get(training.job.key)
             found[training.job.key] = training if same is None else _merged(same, training)

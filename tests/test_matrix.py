@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from baselines.errors import UserError
 from baselines.types import Budget, Draw
 from bench import matrix
+from bench.job import Setup
+from bench.plan import plan
 
 
 def write(folder: Path, text: str) -> str:
@@ -134,3 +137,20 @@ def test_the_diffusion_study_trains_every_chain_alike_with_three_seeds(dataset: 
     eta_0 = {d.steps for w in found for d in w.draws if d.sampler == "ddim" and d.eta == 0 and d.spacing == "uniform"}
     assert short
     assert short <= eta_0, "DDIM is drawn with as many steps as each short chain has"
+
+
+def test_which_seeds_are_timed_does_not_hang_on_what_is_selected(tmp_path: Path) -> None:
+    setup = Setup(tmp_path, "cpu", samples=200, batch=500, timed_seeds=1)
+    whole = [item for item in expand(tmp_path) if item.model in ("ddpm", "vae")]
+    planned = {(t.job.cell.model, t.job.cell.seed): t for t in plan(whole, setup, whole)}
+    assert {name: next(draw.timed for draw in t.draws) for name, t in planned.items()} == {
+        ("ddpm", 0): True,
+        ("ddpm", 1): False,
+        ("vae", 0): True,
+        ("vae", 1): False,
+    }
+    for item in whole:
+        (alone,) = plan([item], setup, whole)
+        assert [d.key for d in alone.draws] == [d.key for d in planned[item.model, item.seed].draws]
+    (own,) = plan([replace(whole[-1], seed=7)], setup, whole)
+    assert own.draws[0].timed, "a seed that the matrix has not is the first of its own"
