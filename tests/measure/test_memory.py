@@ -35,7 +35,7 @@ def test_a_spike_of_200_mb_reads_back_though_it_is_freed():
 @linux
 def test_a_small_spike_is_not_missed_after_a_large_one():
     assert _rise(200) > 190
-    assert _rise(8) == pytest.approx(8, rel=0.1)
+    assert min(_rise(8) for _ in range(3)) == pytest.approx(8, rel=0.1)  # other threads of a test run take some too
 
 
 @linux
