@@ -27,13 +27,13 @@ class LstmConfig:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
     width: int = 64  # features of the residual stream, 2h in the paper; rounded up to an even share for each colour
-    layers: int = 3
+    layers: int = 4
     first_kernel: int = 7  # of the convolution with mask A
     positions: bool = True  # learned biases for each position
-    dropout: float = 0.25  # of features, after each recursion and before the logits
-    lr: float = 4e-3
+    dropout: float = 0.3  # of features, after each recursion and before the logits
+    lr: float = 5e-3
     warmup: float = 0.05  # fraction of the budget
-    training: Training = Training(batch_size=64, clip_norm=1.0)
+    training: Training = Training(batch_size=16, clip_norm=1.0)
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.layers < 1:

@@ -37,8 +37,6 @@ MARGIN = 1  # columns of features beyond the right edge
 class Config(LstmConfig):
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    lr: float = 6e-3
-
 
 class DiagonalLayer(LstmLayer):
     """The sum of the states from the upper left and, moved one row down, of those from the upper right."""
