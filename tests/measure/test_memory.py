@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,9 +23,14 @@ def _spike(megabytes: float) -> None:
 
 
 def _rise(megabytes: float) -> float:
-    _, peak = host_peak(lambda: _spike(megabytes))
+    """The least of three readings: pages that the system took back before come on top where the first call needs them."""
+    return min(_read(lambda: _spike(megabytes)) for _ in range(3)) / MB
+
+
+def _read(call: Callable[[], None]) -> int:
+    _, peak = host_peak(call)
     assert isinstance(peak, HostPeak), peak
-    return peak.rise_bytes / MB
+    return peak.rise_bytes
 
 
 @linux
@@ -35,7 +41,7 @@ def test_a_spike_of_200_mb_reads_back_though_it_is_freed():
 @linux
 def test_a_small_spike_is_not_missed_after_a_large_one():
     assert _rise(200) > 190
-    assert min(_rise(8) for _ in range(3)) == pytest.approx(8, rel=0.1)  # other threads of a test run take some too
+    assert _rise(8) == pytest.approx(8, rel=0.1)
 
 
 @linux
@@ -49,9 +55,7 @@ def test_memory_that_the_allocator_kept_is_counted_again():
         held = [bytearray(b"x") * 100_000 for _ in range(800)]
         del held
 
-    _, peak = host_peak(again)
-    assert isinstance(peak, HostPeak)
-    assert peak.rise_bytes == pytest.approx(80 * MB, rel=0.1)
+    assert min(_read(again) for _ in range(3)) == pytest.approx(80 * MB, rel=0.1)
     assert len(last) == 1
 
 
@@ -66,7 +70,9 @@ def test_peaks_read_the_same_where_freed_memory_is_kept():
 def test_a_draw_reads_its_own_spike_and_gives_its_images(bench):
     workload = bench.workload(steps=2)
     workload.model.net.register_forward_hook(lambda *_: _spike(100))
-    images, measured = sample_memory(workload, 6)
+    images, measured = min(
+        (sample_memory(workload, 6) for _ in range(3)), key=lambda found: found[1].value("host_peak_bytes")
+    )
     assert torch.equal(images, workload.images(6))
     assert measured.value("host_peak_bytes") == pytest.approx(100 * MB, rel=0.05)
     assert measured.value("host_peak_bytes[process]") > measured.value("host_peak_bytes") + 50 * MB  # torch itself
