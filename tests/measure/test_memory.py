@@ -23,7 +23,7 @@ def _spike(megabytes: float) -> None:
 
 
 def _rise(megabytes: float) -> float:
-    """The least of three readings: pages that the system took back before come on top where the first call needs them."""
+    """The least of three readings: pages that the system took back come on top of the first."""
     return min(_read(lambda: _spike(megabytes)) for _ in range(3)) / MB
 
 
