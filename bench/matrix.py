@@ -80,6 +80,7 @@ class ModelSpec(_Strict):
     images: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)
     config: dict[str, Any] = {}
+    batch: int | None = Field(default=None, ge=1)  # the large batch of sampling; None: the matrix's
     draws: list[DrawSpec] = [DrawSpec()]
     datasets: _Some[str] | None = None  # None: all of the matrix
     seeds: _Some[int] | None = None
@@ -114,6 +115,7 @@ class Wanted:
     config: Mapping[str, Any]
     draws: tuple[Draw, ...]
     samples: tuple[int | None, ...]  # N of each draw; None: the run's
+    batch: int | None = None  # the large batch of sampling; None: the run's
 
 
 def shipped() -> tuple[str, ...]:
@@ -209,7 +211,7 @@ def _seeds_of(
             continue
         pairs = [pair for line in spec.draws if _has(line, seed, every) for pair in line.draws()]
         draws, samples = tuple(draw for draw, _ in pairs), tuple(n for _, n in pairs)
-        yield Wanted(spec.model, dataset, seed, budget, config, draws, samples)
+        yield Wanted(spec.model, dataset, seed, budget, config, draws, samples, spec.batch)
 
 
 def _has(line: DrawSpec, seed: int, every: Sequence[int]) -> bool:

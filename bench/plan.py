@@ -138,6 +138,7 @@ def _repeats_an_endpoint(item: Wanted, wanted: Sequence[Wanted]) -> bool:
 
 def _training(wanted: Wanted, setup: Setup, timed: bool, candidates: Sequence[Wanted]) -> Training:
     entry = registry.load(wanted.model)
+    setup = setup if wanted.batch is None else replace(setup, batch=wanted.batch)
     dataset, fingerprint = open_dataset(wanted.dataset, setup.data_dir)
     built = build_config(entry.model.config, wanted.config, wanted.model)
     config = config_values(built)

@@ -139,6 +139,14 @@ def test_the_diffusion_study_trains_every_chain_alike_with_three_seeds(dataset: 
     assert short <= eta_0, "DDIM is drawn with as many steps as each short chain has"
 
 
+def test_a_models_own_batch_stands_for_the_matrix_one(tmp_path: Path) -> None:
+    text = TWO.replace("images = 500\n", "images = 500\nbatch = 70\n") + "[measure]\nbatch = 90\n"
+    whole = matrix.expand(matrix.load(write(tmp_path, text))[1])
+    setup = Setup(tmp_path, "cpu", batch=90)
+    batches = {t.job.cell.model: {draw.setup.batch for draw in t.draws} for t in plan(whole, setup, whole)}
+    assert batches == {"ddpm": {70}, "vae": {90}, "real": {90}, "histogram": {90}}
+
+
 def test_which_seeds_are_timed_does_not_hang_on_what_is_selected(tmp_path: Path) -> None:
     setup = Setup(tmp_path, "cpu", samples=200, batch=500, timed_seeds=1)
     whole = [item for item in expand(tmp_path) if item.model in ("ddpm", "vae")]
