@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from bench.report.clock import unsteady
 from bench.report.marks import commonest_protocol
 from bench.report.numbers import KINDS, SIGNS, factor_text, number, score_text
+from bench.report.published_order import published_order
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
 _TOLERATED = 1.1
 
 
 def findings(sheet: Sheet) -> list[str]:
-    """Up to five sentences; those whose numbers were not measured are left out."""
-    told = [_corners(sheet), _few_steps(sheet), _references(sheet), _likelihood(sheet), _unsteady(sheet)]
+    """Up to six sentences; those whose numbers were not measured are left out."""
+    order = published_order(sheet)
+    told = [_corners(sheet), _few_steps(sheet), _references(sheet), _likelihood(sheet), order, _unsteady(sheet)]
     return [sentence for sentence in told if sentence]
 
 
