@@ -40,7 +40,7 @@ def published_order(sheet: Sheet) -> str:
         return ""
     parts = [f"shows in {', '.join(shows)}"] if shows else []
     parts += [f"lies within the intervals in {', '.join(even)}"] if even else []
-    parts += [f"does not show where {', '.join(turned)}: equal budgets were not what the papers had"] if turned else []
+    parts += [f"does not show where {', '.join(turned)}, with budgets far below the papers'"] if turned else []
     return (
         "The published order of bits/dim, Diagonal BiLSTM ≤ Row LSTM ≤ PixelCNN < NADE and MADE, "
         f"{'; it '.join(parts)}."
