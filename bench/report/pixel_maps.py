@@ -112,7 +112,7 @@ def contexts(name: str, maps: Maps, shares: Mapping[str, float]) -> Picture | No
                 box = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", lw=1.6)
                 canvas.add_patch(box)
             share = shares.get(title)
-            told = "" if share is None else f"\n{_percent(share)} of all contexts used"
+            told = "" if share is None else f"\n{_percent(share)} of contexts"
             canvas.set_title(f"{title}{told}", fontsize=9)
         bar = figure.colorbar(images[0], ax=figure.axes, shrink=0.8)
         bar.set_ticks([10.0**-k for k in range(_DECADES + 1)], labels=[f"{10.0**-k:g}" for k in range(_DECADES + 1)])
@@ -122,7 +122,7 @@ def contexts(name: str, maps: Maps, shares: Mapping[str, float]) -> Picture | No
     caption = (
         "Of the pixel in the red frame: how far its log-probability moves with each pixel before it, mean over test "
         "images, on a logarithmic scale. White pixels bear on it not at all: those drawn later always; earlier ones "
-        "where the masks leave a blind spot or the layers do not reach. The share above counts every conditional."
+        "where the masks leave a blind spot or the layers do not reach. The share of contexts used, above, counts every conditional."
     )
     return draw(name, "The context of the middle pixel", caption, _size(len(held)), paint)
 
