@@ -122,7 +122,8 @@ def contexts(name: str, maps: Maps, shares: Mapping[str, float]) -> Picture | No
     caption = (
         "Of the pixel in the red frame: how far its log-probability moves with each pixel before it, mean over test "
         "images, on a logarithmic scale. White pixels bear on it not at all: those drawn later always; earlier ones "
-        "where the masks leave a blind spot or the layers do not reach. The share of contexts used, above, counts every conditional."
+        "where the masks leave a blind spot or the layers do not reach. The share of contexts used, "
+        "above, counts every conditional."
     )
     return draw(name, "The context of the middle pixel", caption, _size(len(held)), paint)
 
