@@ -116,7 +116,7 @@ def test_every_phase_moves_its_own_parameters_only(dataset: Dataset, tmp_path: P
     run = toy_trainer(dataset, tmp_path)
     for phase in run.phases:
         before = {name: p.clone() for name, p in run.model.named_parameters()}
-        run._update(phase, run._batch(0), 0.5, 0)
+        run._update(phase, run.batches.at(0, run.config.batch_size), 0.5, 0)
         for name, p in run.model.named_parameters():
             assert (not torch.equal(p, before[name])) == name.startswith(phase.modules), (phase.name, name)
         assert all(p.requires_grad for p in run.model.parameters())
