@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import checkpoint, trainer
+from baselines.batches import Order
 from baselines.contract import (
     Batch,
     Context,
@@ -132,7 +133,7 @@ def test_every_and_repeat_count_updates_and_images(dataset: Dataset, tmp_path: P
 
 
 def test_the_order_shows_every_image_once_an_epoch(dataset: Dataset) -> None:
-    order = trainer._Order(30, 5)
+    order = Order(30, 5)
     taken = torch.cat([order.take(position, 7) for position in range(0, 84, 7)])
     for epoch in (taken[:30], taken[30:60]):
         assert sorted(epoch.tolist()) == list(range(30))

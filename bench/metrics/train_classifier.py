@@ -119,7 +119,7 @@ def _loss(logits: Tensor, targets: Tensor, spec: Spec) -> Tensor:
 
 
 def _parts(logits: Tensor, spec: Spec) -> tuple[Tensor, ...]:
-    return logits.split([values for _, values in spec.heads], dim=1)
+    return torch.split(logits, [values for _, values in spec.heads], dim=1)
 
 
 def _targets(split: Split, spec: Spec) -> Tensor:
