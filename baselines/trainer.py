@@ -94,6 +94,7 @@ class Trainer:
         self.config = model.training_config
         self.phases = model.phases()
         self.parameters = {phase.name: _phase_parameters(model, phase) for phase in self.phases}
+        self.others = {name: _others(model, mine) for name, mine in self.parameters.items()}
         self.optimisers = {
             phase.name: make_optimiser(phase.optimiser, self.parameters[phase.name], self.device)
             for phase in self.phases
@@ -155,10 +156,10 @@ class Trainer:
 
     def _update(self, phase: Phase, batch: Batch, fraction: float, repeat: int) -> None:
         seed = derive_seed(self.seed, self.state.step, phase.name, repeat)
-        torch.manual_seed(seed)  # dropout has no generator of its own
+        _seed(seed, self.device)  # dropout has no generator of its own
         generator = torch.Generator().manual_seed(seed)
         optimiser, parameters = self.optimisers[phase.name], self.parameters[phase.name]
-        with _only_these_learn(self.model, parameters):
+        with _without_gradients(self.others[phase.name]):
             losses = phase.loss(batch, Context(self.state.step, fraction, generator, self.device))
             self._note(phase, losses)
             optimiser.zero_grad(set_to_none=True)
@@ -296,18 +297,29 @@ def _phase_parameters(model: GenerativeModel, phase: Phase) -> list[nn.Parameter
     return parameters
 
 
-@contextmanager
-def _only_these_learn(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Gradients flow through the rest of the model but are not collected there."""
+def _others(model: nn.Module, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """What else in the model learns."""
     mine = set(map(id, parameters))
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in mine]
-    for parameter in others:
+    return [p for p in model.parameters() if p.requires_grad and id(p) not in mine]
+
+
+@contextmanager
+def _without_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Gradients flow through these but are not collected there."""
+    for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in others:
+        for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the generators that are used here; `torch.manual_seed` notes a whole traceback for devices not yet begun."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def _average(module: nn.Module, decay: float) -> AveragedModel:
