@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from baselines.given import Requests
 from baselines.noise import Noise
 from baselines.types import Draw, Kind
 
@@ -138,3 +139,11 @@ class Illustrates(ABC):
     @abstractmethod
     def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
         """Strips made from uint8 test images (n, C, H, W), n at least 1, and from noise; no image is picked."""
+
+
+class IllustratesRequests(ABC):
+    """A conditional model that shows what it makes of what it is asked for."""
+
+    @abstractmethod
+    def pictures_of(self, requests: Requests, noise: Noise) -> tuple[Strip, ...]:
+        """Strips made from the test split's first requests and from noise; no request is picked."""

@@ -18,6 +18,7 @@ from baselines.capabilities import (
     HasLatent,
     HasLikelihood,
     Illustrates,
+    IllustratesRequests,
     Moments,
     Nats,
     Reconstructs,
@@ -25,11 +26,13 @@ from baselines.capabilities import (
 )
 from baselines.config import nearest
 from baselines.errors import UserError
+from baselines.given import Given
 from baselines.noise import Noise
-from baselines.types import Draw, ImageShape, Task
+from baselines.types import Conditions, Draw, ImageShape, Task
 
 __all__ = [
     "Batch",
+    "Conditions",
     "Context",
     "Dequantises",
     "Distils",
@@ -43,6 +46,7 @@ __all__ = [
     "HasLatent",
     "HasLikelihood",
     "Illustrates",
+    "IllustratesRequests",
     "ImageShape",
     "Losses",
     "Model",
@@ -64,20 +68,13 @@ _PLAIN = Draw()
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a conditional model is given; the data set makes it. None where the task has no such part."""
-
-    labels: Tensor | None = None  # (B,) int64
-    images: Tensor | None = None  # (B, C, H, W) uint8, the source images of a translation
-
-
-@dataclass(frozen=True)
 class Batch:
     """One training batch: uint8 images (B, C, H, W), labels (B,) int64 where the data has them."""
 
     images: Tensor
     labels: Tensor | None = None
-    given: Given | None = None
+    attributes: Tensor | None = None  # (B, A) int64, the values that the images have, where the data says
+    given: Given | None = None  # of a conditional task; of a translation without pairs its rows are other images'
 
 
 @dataclass(frozen=True)
@@ -277,5 +274,7 @@ class Model:
     title: str
     source: str  # authors, year and arXiv number or venue
     config: type[Any]  # a frozen dataclass whose fields all have defaults
-    build: Callable[[ImageShape, Any], GenerativeModel]
-    task: Task = "unconditional"
+    build: Callable[
+        ..., GenerativeModel
+    ]  # of (shape, config); of any task but unconditional (shape, config, Conditions)
+    task: Task = "unconditional"  # a data set must offer it

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from baselines import checkpoint
+from baselines.batches import Batches
 from baselines.contract import Batch, Context, Fits, GenerativeModel, Losses, Model, Noise, Phase, Trains
 from baselines.data.dataset import Dataset
 from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.optimisers import learning_rate, make_optimiser
-from baselines.types import Budget, ImageShape, Progress
+from baselines.types import Budget, Conditions, ImageShape, Progress, Task
 
 _CURVE_POINTS = 100
 _CUDA_CHECK_STEPS = 20  # on a GPU the loss is looked at this often, so that it need not synchronise each step
@@ -46,11 +47,18 @@ class TrainState:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-def build(model: Model, shape: ImageShape, config: object, seed: int) -> GenerativeModel:
-    """Build a model with weights initialised by `seed`, leaving the global generator as it was."""
+def build(
+    model: Model, shape: ImageShape, config: object, seed: int, conditions: Conditions | None = None
+) -> GenerativeModel:
+    """Build a model with weights initialised by `seed`, leaving the global generator as it was.
+
+    conditions: the data set's, which a model of any task but unconditional is built from.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "initialisation"))
-        return model.build(shape, config)
+        if model.task == "unconditional":
+            return model.build(shape, config)
+        return model.build(shape, config, conditions or Conditions())
 
 
 def fit(model: GenerativeModel, dataset: Dataset, seed: int) -> TrainState:
@@ -76,6 +84,7 @@ class Trainer:
         progress: Progress = lambda phase, done, total: None,
         device: str = "cpu",
         checkpoint_every_s: float = 5.0,
+        task: Task = "unconditional",
     ) -> None:
         if not isinstance(model, Trains):
             raise UserError(f"{type(model).__name__}: expected a model that is Trains or Fits")
@@ -85,6 +94,7 @@ class Trainer:
         self.config = model.training_config
         self.phases = model.phases()
         self.parameters = {phase.name: _phase_parameters(model, phase) for phase in self.phases}
+        self.others = {name: _others(model, mine) for name, mine in self.parameters.items()}
         self.optimisers = {
             phase.name: make_optimiser(phase.optimiser, self.parameters[phase.name], self.device)
             for phase in self.phases
@@ -95,7 +105,7 @@ class Trainer:
         self.best_weights: dict[str, Tensor] = {}
         validation = dataset.val.images
         self.validation = validation[subset(len(validation), self.config.validation_images)]
-        self.order = _Order(len(dataset.train), derive_seed(seed, "order"))
+        self.batches = Batches(dataset, task, seed, self.device)
         self.checkpoint_every_s = checkpoint_every_s
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
@@ -135,7 +145,7 @@ class Trainer:
         size, step = self.config.batch_size, self.state.step
         due = [phase for phase in self.phases if step % phase.every == 0]
         repeats = max((phase.repeat for phase in due), default=1)
-        batches = [self._batch(self.state.images + r * size) for r in range(repeats)]
+        batches = [self.batches.at(self.state.images + r * size, size) for r in range(repeats)]
         for phase in due:
             for r in range(phase.repeat):
                 self._update(phase, batches[r], fraction, r)
@@ -144,19 +154,12 @@ class Trainer:
         self.state.step += 1
         self.state.images += repeats * size
 
-    def _batch(self, position: int) -> Batch:
-        index = self.order.take(position, self.config.batch_size)
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "redraw", position))
-        labels = self.dataset.train.labels
-        images = self.dataset.train.take(index, generator).to(self.device)
-        return Batch(images, None if labels is None else labels[index].to(self.device))
-
     def _update(self, phase: Phase, batch: Batch, fraction: float, repeat: int) -> None:
         seed = derive_seed(self.seed, self.state.step, phase.name, repeat)
-        torch.manual_seed(seed)  # dropout has no generator of its own
+        _seed(seed, self.device)  # dropout has no generator of its own
         generator = torch.Generator().manual_seed(seed)
         optimiser, parameters = self.optimisers[phase.name], self.parameters[phase.name]
-        with _only_these_learn(self.model, parameters):
+        with _without_gradients(self.others[phase.name]):
             losses = phase.loss(batch, Context(self.state.step, fraction, generator, self.device))
             self._note(phase, losses)
             optimiser.zero_grad(set_to_none=True)
@@ -287,31 +290,6 @@ class Trainer:
         self.state.resumed += 1
 
 
-class _Order:
-    """An endless order of n images: one seeded permutation after another, cut without regard to their ends."""
-
-    def __init__(self, n: int, seed: int) -> None:
-        self.n, self.seed = n, seed
-        self.permutations: dict[int, Tensor] = {}
-
-    def take(self, position: int, size: int) -> Tensor:
-        """The indices at `position`, ..., `position + size - 1` of the order."""
-        pieces = []
-        while size > 0:
-            epoch, offset = divmod(position, self.n)
-            piece = self._permutation(epoch)[offset : offset + size]
-            pieces.append(piece)
-            position, size = position + len(piece), size - len(piece)
-        return torch.cat(pieces)
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if epoch not in self.permutations:
-            self.permutations = {e: p for e, p in self.permutations.items() if e >= epoch - 1}
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
-            self.permutations[epoch] = torch.randperm(self.n, generator=generator)
-        return self.permutations[epoch]
-
-
 def _phase_parameters(model: GenerativeModel, phase: Phase) -> list[nn.Parameter]:
     parameters = [p for name in phase.modules for p in model.get_submodule(name).parameters() if p.requires_grad]
     if not parameters:
@@ -319,18 +297,29 @@ def _phase_parameters(model: GenerativeModel, phase: Phase) -> list[nn.Parameter
     return parameters
 
 
-@contextmanager
-def _only_these_learn(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Gradients flow through the rest of the model but are not collected there."""
+def _others(model: nn.Module, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
+    """What else in the model learns."""
     mine = set(map(id, parameters))
-    others = [p for p in model.parameters() if p.requires_grad and id(p) not in mine]
-    for parameter in others:
+    return [p for p in model.parameters() if p.requires_grad and id(p) not in mine]
+
+
+@contextmanager
+def _without_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Gradients flow through these but are not collected there."""
+    for parameter in parameters:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in others:
+        for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the generators that are used here; `torch.manual_seed` notes a whole traceback for devices not yet begun."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 def _average(module: nn.Module, decay: float) -> AveragedModel:

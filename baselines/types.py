@@ -12,7 +12,9 @@ from baselines.errors import UserError
 Kind = Literal["exact", "upper_bound", "estimate"]
 """What a likelihood number is: the value itself, a bound on the NLL from above, or a stochastic estimate."""
 
-Task = Literal["unconditional", "conditional", "translation", "completion"]
+Task = Literal["unconditional", "text_to_image", "translation", "domain_translation", "completion"]
+"""What a model makes images from: noise alone (and labels that it takes by itself), a caption, an image of another
+domain without pairs, an image and the attributes that it is to get, or a few patches of the image."""
 Scalar = str | int | float | bool | None
 Progress = Callable[[str, int, int], None]
 """progress(phase, done, total), in images or whatever the phase counts."""
@@ -35,6 +37,22 @@ class ImageShape(NamedTuple):
     def chw(self) -> tuple[int, int, int]:
         """(channels, height, width), as tensors want it."""
         return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a data set gives with its images: the sizes and names that a conditional model is built from."""
+
+    words: tuple[str, ...] = ()  # of captions; word 0 fills them up behind their end
+    caption_length: int = 0  # L, words of the longest caption
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by name, in order: its values' names
+    source: ImageShape | None = None  # of the images that a translation starts from
+    patches: tuple[int, int] | None = None  # (K, side) of the key patches of a completion
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """How many values each attribute has."""
+        return tuple(len(values) for values in self.attributes.values())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ from bench import matrix as matrices
 from bench import provenance, store
 from bench.device import usable_device
 from bench.job import Job, Setup
-from bench.plan import available, check_likelihoods, forget_opened, lacks_files, plan, stale_jobs, what_is_left
+from bench.left_out import available, fitting
+from bench.plan import (
+    check_likelihoods,
+    forget_opened,
+    lacks_files,
+    plan,
+    stale_jobs,
+    what_is_left,
+)
 from bench.runner import Summary, run_matrix
 
 DEFAULT_MATRIX = "quick"
@@ -51,6 +59,7 @@ class _Prepared:
     setup: Setup
     slots: int
     missing: Mapping[str, str]  # data sets of the matrix that are not on this machine, and why
+    unfit: Mapping[str, str]  # models on data sets of another task, and how these differ
 
 
 def run(
@@ -135,6 +144,7 @@ def execute(options: Options, console: Console) -> Summary:
     """
     ready = _prepare(options)
     tell_missing(ready.missing, console)
+    tell_missing(ready.unfit, console)
     summary = run_matrix(
         ready.name,
         ready.title,
@@ -150,7 +160,7 @@ def execute(options: Options, console: Console) -> Summary:
 
 
 def tell_missing(missing: Mapping[str, str], console: Console) -> None:
-    """A line for each data set that the run goes without."""
+    """A line for each data set, or model on a data set, that the run goes without."""
     for dataset, reason in missing.items():
         console.print(f"note: without {dataset}: {reason}", style="yellow", markup=False, soft_wrap=True)
 
@@ -183,7 +193,8 @@ def dry_run(options: Options) -> list[dict[str, str]]:
         return why + what
 
     left_out = [
-        {"cell": f"all of {name}", "budget": "–", "state": f"left out: {ready.missing[name]}"} for name in ready.missing
+        {"cell": cell, "budget": "–", "state": f"left out: {reason}"}
+        for cell, reason in [*((f"all of {name}", why) for name, why in ready.missing.items()), *ready.unfit.items()]
     ]
     return left_out + [
         {
@@ -227,5 +238,6 @@ def _prepare(options: Options) -> _Prepared:
     if not options.datasets:  # a data set that is asked for by name has to be there
         selected, missing = available(selected, setup)
         everything = [item for item in everything if item.dataset not in missing]
+    selected, unfit = fitting(selected, setup)
     teachers = matrices.expand(content, (), options.datasets, options.seeds, options.budget)
-    return _Prepared(name, content.title, everything, selected, teachers, setup, slots, missing)
+    return _Prepared(name, content.title, everything, selected, teachers, setup, slots, missing, unfit)

@@ -31,7 +31,9 @@ def rows(what: str) -> list[dict[str, str]]:
 
 def _model(name: str) -> dict[str, str]:
     entry = registry.load(name)
-    return {"name": name, "family": entry.family, "title": entry.model.title, "source": entry.model.source}
+    task = entry.model.task.replace("_", " ")
+    about = {"family": entry.family, "task": task, "title": entry.model.title, "source": entry.model.source}
+    return {"name": name, **about}
 
 
 def _matrix(name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from baselines.config import build_config, config_values, nearest
 from baselines.contract import Fits, GenerativeModel, HasLatent, HasLikelihood
 from baselines.data import catalogue as data_catalogue
 from baselines.data.dataset import Dataset
-from baselines.errors import MissingDataError, UserError
+from baselines.errors import UserError
 from baselines.types import Budget, Draw
 from bench import families, keys
 from bench.artifacts import is_whole
@@ -51,23 +51,16 @@ def open_dataset(name: str, data_dir: Path | None) -> tuple[Dataset, str]:
     return dataset, dataset.fingerprint()
 
 
-def available(wanted: Sequence[Wanted], setup: Setup) -> tuple[list[Wanted], dict[str, str]]:
-    """What can be run where a data set of a matrix is not on this machine, and by data set why the rest cannot.
+def misfit(entry: registry.Entry, dataset: Dataset) -> str:
+    """How the tasks of a model and of a data set differ."""
+    offered = ", ".join(sorted(dataset.tasks)).replace("_", " ")
+    return f"the model's task is {entry.model.task.replace('_', ' ')}, the data set offers {offered}"
 
-    Raises:
-        MissingDataError: if no data set is left.
-        UserError: for a data set that is unknown or damaged.
-    """
-    missing: dict[str, MissingDataError] = {}
-    names = dict.fromkeys(item.dataset for item in wanted)
-    for name in names:
-        try:
-            open_dataset(name, setup.data_dir)
-        except MissingDataError as error:
-            missing[name] = error
-    if missing and len(missing) == len(names):
-        raise next(iter(missing.values()))
-    return [item for item in wanted if item.dataset not in missing], {n: str(e) for n, e in missing.items()}
+
+def _samples(dataset: Dataset) -> int:
+    """N of all draws of a data set; no more than it has requests, since a translation has one answer to each."""
+    requests = dataset.test.requests
+    return min(SAMPLES, len(dataset.development), *([] if requests is None else [len(requests)]))
 
 
 def forget_opened() -> None:
@@ -149,7 +142,9 @@ def _training(wanted: Wanted, setup: Setup, timed: bool, candidates: Sequence[Wa
     train_key = keys.train_key(
         model_source(entry), config, fingerprint, config_values(budget), wanted.seed, setup.device, taught_by
     )
-    samples = setup.samples or min(SAMPLES, len(dataset.development))
+    if entry.model.task not in dataset.tasks:
+        raise UserError(f"{entry.name} on {dataset.name}: {misfit(entry, dataset)}")
+    samples = setup.samples or _samples(dataset)
     families = family_keys(dataset, setup, _may_have_latent(entry))
     measure: dict[str, float] = {"batch": setup.batch}
     if timed:

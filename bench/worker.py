@@ -17,8 +17,20 @@ from torch import Tensor
 
 from baselines import checkpoint, registry, trainer
 from baselines.config import build_config, config_values
-from baselines.contract import Distils, Fits, GenerativeModel, HasLatent, Illustrates, Noise, Pretrained, Trains
+from baselines.contract import (
+    Distils,
+    Fits,
+    GenerativeModel,
+    HasLatent,
+    Illustrates,
+    IllustratesRequests,
+    Noise,
+    Pretrained,
+    Strip,
+    Trains,
+)
 from baselines.errors import DivergedError, UserError
+from baselines.given import Requests
 from baselines.noise import derive_seed
 from baselines.types import Progress
 from bench import provenance
@@ -41,7 +53,7 @@ from bench.record import Artifact, Cell, Measurement, Record
 Send = Callable[[tuple[str, int, int]], None]
 
 _REAL_SHOWN = 100  # test images kept beside the samples, for the report's grids
-_REAL_ILLUSTRATED = 16  # test images that a model may show its workings on
+_REAL_ILLUSTRATED = 16  # test images, or requests, that a model may show its workings on
 
 
 def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
@@ -79,11 +91,12 @@ class _Cell:
         self.began = datetime.now(UTC)
         self.dataset, _ = open_dataset(cell.dataset, setup.data_dir)
         self.model = self._build(cell)
+        self.task = registry.load(cell.model).model.task
 
     def _build(self, cell: Cell) -> GenerativeModel:
         entry = registry.load(cell.model)
         config = build_config(entry.model.config, cell.config, cell.model)
-        return trainer.build(entry.model, self.dataset.shape, config, cell.seed)
+        return trainer.build(entry.model, self.dataset.shape, config, cell.seed, self.dataset.conditions)
 
     @property
     def progress(self) -> Progress:
@@ -130,7 +143,9 @@ class _Cell:
         else:
             if isinstance(self.model, Distils):
                 self.model.learn_from(self._teacher())
-            run = trainer.Trainer(self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device)
+            run = trainer.Trainer(
+                self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device, task=self.task
+            )
             state = run.run()
         plain = dict(state.__dict__)
         about = {"model": cell.model, "dataset": cell.dataset, "seed": cell.seed, "config": dict(cell.config)}
@@ -140,13 +155,16 @@ class _Cell:
 
     def _strips(self) -> tuple[tuple[Artifact, ...], dict[str, str]]:
         """The pictures that the model makes of its own workings; none where it refuses, with its reason."""
-        if not isinstance(self.model, Illustrates):
-            return (), {}
         self.progress("pictures", 0, 1)
         setup, shown = self.job.setup, self.dataset.test.images[:_REAL_ILLUSTRATED]
         noise = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device)
+        strips: tuple[Strip, ...] = ()
         try:
-            strips = self.model.pictures(shown.to(setup.device), noise)
+            if isinstance(self.model, Illustrates):
+                strips += self.model.pictures(shown.to(setup.device), noise)
+            requests = self._requests()
+            if isinstance(self.model, IllustratesRequests) and requests is not None:
+                strips += self.model.pictures_of(requests.at(0, _REAL_ILLUSTRATED), noise)
         except UserError as error:
             return (), {"pictures": str(error)}
         return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), {}
@@ -193,7 +211,8 @@ class _Cell:
         setup, draw, dataset = self.job.setup, self.job.cell.draw, self.dataset
         assert draw is not None
         noise = Noise(derive_seed(self.job.cell.seed, "sample"), device=setup.device)
-        workload = Workload(self.model, draw, noise)
+        requests = self._requests()
+        workload = Workload(self.model, draw, noise, None if requests is None else requests.given.to(setup.device))
         if self.job.timed:
             effort = Effort(budget_s=setup.latency_s)
             n, batch = self.job.samples, setup.batch
@@ -210,6 +229,10 @@ class _Cell:
         if timed.raw:
             artifacts.append(save_json(results, "timings", dict(timed.raw)))
         return samples, timed, tuple(artifacts)
+
+    def _requests(self) -> Requests | None:
+        """What the model is asked for when it draws, in order; None if it takes noise alone."""
+        return None if self.task == "unconditional" else self.dataset.test.requests
 
     def _kept(self, previous: Record | None) -> tuple[Tensor, Measured, tuple[Artifact, ...]] | None:
         """Samples and timings of an earlier record, if the code that made them is the same now."""
@@ -240,6 +263,7 @@ class _Cell:
             model=self.model,
             draw=self.job.cell.draw,
             generated=None if samples is None else of_samples(samples, self.dataset),
+            requests=self._requests(),
             reference=of_split(self.dataset),
             train=of_split(self.dataset, "train"),
             disk=FeatureCache(setup.results / "features"),

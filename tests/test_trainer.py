@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines import checkpoint, trainer
+from baselines.batches import Order
 from baselines.contract import (
     Batch,
     Context,
@@ -116,7 +117,7 @@ def test_every_phase_moves_its_own_parameters_only(dataset: Dataset, tmp_path: P
     run = toy_trainer(dataset, tmp_path)
     for phase in run.phases:
         before = {name: p.clone() for name, p in run.model.named_parameters()}
-        run._update(phase, run._batch(0), 0.5, 0)
+        run._update(phase, run.batches.at(0, run.config.batch_size), 0.5, 0)
         for name, p in run.model.named_parameters():
             assert (not torch.equal(p, before[name])) == name.startswith(phase.modules), (phase.name, name)
         assert all(p.requires_grad for p in run.model.parameters())
@@ -132,7 +133,7 @@ def test_every_and_repeat_count_updates_and_images(dataset: Dataset, tmp_path: P
 
 
 def test_the_order_shows_every_image_once_an_epoch(dataset: Dataset) -> None:
-    order = trainer._Order(30, 5)
+    order = Order(30, 5)
     taken = torch.cat([order.take(position, 7) for position in range(0, 84, 7)])
     for epoch in (taken[:30], taken[30:60]):
         assert sorted(epoch.tolist()) == list(range(30))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.config import nearest
-from baselines.data import arrays, digits, folder, markov_mesh, mnist
+from baselines.data import arrays, digits, enlarged, folder, markov_mesh, mnist
 from baselines.data.dataset import Dataset
 from baselines.errors import UserError
 
@@ -30,6 +30,12 @@ _FIXED: dict[str, tuple[str, Callable[[], Dataset]]] = {
         markov_mesh.load,
     ),
 }
+_MADE_OF: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
+    "large": ("16x16 or 32x32, 256 levels", enlarged.of),
+}
+"""Generated from real digits: `digits-large` and `mnist-large`, and so on."""
+_BASES = ("digits", "mnist")
+
 _PATHS: dict[str, tuple[str, Callable[[Path, str], Dataset]]] = {
     "folder": ("your own images of one size, grey or RGB (png, jpg, ...), in one folder", folder.load),
     "npz": ("your own uint8 arrays in a .npz or .npy file", arrays.load),
@@ -41,6 +47,11 @@ def names() -> tuple[DatasetInfo, ...]:
     return (
         *(DatasetInfo(name, line) for name, (line, _) in _FIXED.items()),
         *(DatasetInfo(name, f"70,000 handwritten digits, 28x28; {line}") for name, line in mnist.VARIANTS.items()),
+        *(
+            DatasetInfo(f"{base}-{kind}", f"made of {base}: {line}")
+            for kind, (line, _) in _MADE_OF.items()
+            for base in _BASES
+        ),
         *(DatasetInfo(f"{scheme}:PATH", line) for scheme, (line, _) in _PATHS.items()),
     )
 
@@ -57,6 +68,9 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         return _FIXED[name][1]()
     if name in mnist.VARIANTS:
         return mnist.load(name, data_dir or _data_dir_from_environment())
+    base, dash, kind = name.partition("-")
+    if dash and base in _BASES and kind in _MADE_OF:
+        return _MADE_OF[kind][1](load(base, data_dir))
     scheme, colon, path = name.partition(":")
     if scheme in _PATHS:
         if not path:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.types import ImageShape
+from baselines.given import Requests, tensors_of
+from baselines.types import Conditions, ImageShape, Task
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Split:
     labels: Tensor | None = None
     intensities: Tensor | None = None
     """uint8 (N, C, H, W) 0..255, for data binarised anew at every look: P(pixel = 1) = intensity / 255."""
+    attributes: Tensor | None = None  # (N, A) int64, the values that each image has
+    requests: Requests | None = None  # of the conditional tasks of the data set
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -48,6 +51,9 @@ class Dataset:
     truth: Callable[[Tensor], Tensor] | None = None
     """For generated data: -log P(x) in nats (B,) of uint8 (B, C, H, W), exactly."""
 
+    tasks: frozenset[Task] = frozenset({"unconditional"})  # what models can learn on it
+    conditions: Conditions = Conditions()
+
     @property
     def development(self) -> Tensor:
         """Train and validation images together, uint8: all real images that are not the test split."""
@@ -67,4 +73,16 @@ class Dataset:
                 digest.update(b"-" if tensor is None else repr(tuple(tensor.shape)).encode())
                 if tensor is not None:
                     digest.update(tensor.contiguous().numpy().tobytes())
+            for name, tensor in _conditional(split).items():  # data without conditions keeps the digest it always had
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _conditional(split: Split) -> dict[str, Tensor]:
+    """Attributes, what models are given, and the right answers, each under a name of its own."""
+    found = {} if split.attributes is None else {"attributes": split.attributes}
+    if split.requests is not None:
+        found |= {f"given.{name}": tensor for name, tensor in tensors_of(split.requests.given).items()}
+        found |= {f"requests.{name}": tensor for name, tensor in tensors_of(split.requests).items()}
+    return found

@@ -33,6 +33,7 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
+from baselines.nets.arithmetic import arithmetic
 from baselines.nets.conv import double, halve, halvings
 from baselines.nets.interpolation import interpolation
 
@@ -114,7 +115,7 @@ class Dcgan(GenerativeModel, Trains, HasLatent, Illustrates):
 
     @torch.no_grad()
     def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
-        """Walks between pairs of z (section 6.1 of the paper), along great circles."""
+        """Walks between pairs of z along great circles, and sums of z (sections 6.1 and 6.3.2 of the paper)."""
 
         def decode(z: Tensor) -> Tensor:
             return from_signed(self.decode(z), self.shape.levels)
@@ -123,7 +124,8 @@ class Dcgan(GenerativeModel, Trains, HasLatent, Illustrates):
             "Images of latents between two normal draws, along the great circle. Smooth changes without jumps, and "
             "images that look real all the way, tell of a space that is learned and not of memorised images."
         )
-        return (interpolation("Interpolation in the latent space", caption, (self.latent,), decode, noise),)
+        walks = interpolation("Interpolation in the latent space", caption, (self.latent,), decode, noise)
+        return walks, arithmetic(self.latent, self.shape.levels, decode, noise)
 
 
 class SlowBatchNorm(nn.BatchNorm2d):

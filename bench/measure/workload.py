@@ -45,7 +45,8 @@ class Workload:
     @torch.no_grad()
     def images(self, n: int, first: int = 0) -> Tensor:
         """Images first .. first + n - 1 of this draw, uint8 (n, C, H, W), on the model's device."""
-        return self.model.sample(n, self.draw, self.noise.at(self.noise.first + first), self._conditions(n, first))
+        given = None if self.given is None else self.given.at(first, n)
+        return self.model.sample(n, self.draw, self.noise.at(self.noise.first + first), given)
 
     def checked(self, images: Tensor, n: int) -> Tensor:
         """The images, if they are n images as the contract has them; looked at outside of every timing.
@@ -61,17 +62,6 @@ class Workload:
         if highest >= shape.levels:
             raise ValueError(f"sample({n}, ...): expected levels 0 .. {shape.levels - 1}, got {highest}")
         return images
-
-    def _conditions(self, n: int, first: int) -> Given | None:
-        if self.given is None:
-            return None
-
-        def rows(values: Tensor | None) -> Tensor | None:
-            return (
-                None if values is None else values[torch.arange(first, first + n, device=values.device) % len(values)]
-            )
-
-        return Given(rows(self.given.labels), rows(self.given.images))
 
     def protocol(self, batch: int) -> dict[str, Any]:
         """What a speed depends on beside model and draw; speeds with equal protocols are comparable."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from baselines.contract import GenerativeModel
 from baselines.data.dataset import Dataset
+from baselines.given import Requests
 from baselines.types import Draw, Progress
 from bench.metrics.images import ImageSet
 from bench.record import Measurement, Scope
@@ -70,6 +71,9 @@ class Subject:
     model: GenerativeModel | None = None
     draw: Draw | None = None  # how the generated images were drawn
     generated: ImageSet | None = None
+    requests: Requests | None = (
+        None  # of a conditional model: row i, cyclically, is what generated image i was made for
+    )
     reference: ImageSet | None = None  # held-out real images
     train: ImageSet | None = None  # the real images that the generator learned from, where they are known
     extractor: Extractor | None = None

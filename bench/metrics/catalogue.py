@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench import keys
+from bench.metrics.attributes import AttributeAccuracy
 from bench.metrics.base import Metric
 from bench.metrics.context import ContextFraction
 from bench.metrics.exact import ExactFrechet
@@ -32,6 +33,7 @@ _ALL = (
     COVERAGE,
     Modes(),
     ModeDivergence(),
+    AttributeAccuracy(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),

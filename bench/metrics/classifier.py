@@ -1,6 +1,8 @@
 """A small convolutional classifier whose penultimate layer serves as feature space for one data set.
 
-Trained by `bench.metrics.train_classifier` on the train split, shipped as safetensors with a JSON manifest.
+Where the data's images have attributes (a colour, a stroke's width), it has a head for each, and judges which values an
+image shows. Trained by `bench.metrics.train_classifier` on the train split, shipped as safetensors with a JSON
+manifest.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from scipy.special import log_softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.data.likelihood import to_unit
 from baselines.errors import UserError
-from bench.metrics.base import Features
+from bench.metrics.base import Array, Features
 
 FEATURES = 64
 CLASSES = 10
@@ -39,16 +42,30 @@ class Spec:
     width: int
     widths: tuple[int, ...]
     pooled: tuple[bool, ...]
+    channels: int = 1
+    heads: tuple[tuple[str, int], ...] = (("class", CLASSES),)  # what is told of an image: name and number of values
+
+    @property
+    def attributes(self) -> bool:
+        """Whether it tells the attributes that the data set gives, and not the class alone."""
+        return self.heads != (("class", CLASSES),)
+
+    @property
+    def chw(self) -> tuple[int, int, int]:
+        """Of the images that it takes."""
+        return self.channels, self.height, self.width
 
 
 SPECS: Mapping[str, Spec] = {
     "digits-cnn": Spec("digits-cnn", "digits", 8, 8, (32, 64, 64), (False, True, False)),
     "mnist-cnn": Spec("mnist-cnn", "mnist", 28, 28, (32, 64, 64), (True, True, True)),
+    "digits-large-cnn": Spec("digits-large-cnn", "digits-large", 16, 16, (32, 48, 48), (True, True, False)),
+    "mnist-large-cnn": Spec("mnist-large-cnn", "mnist-large", 32, 32, (24, 48, 48), (True, True, True)),
 }
 
 
 class Classifier(nn.Module):
-    """Convolutions, a hidden layer of 64 features after a ReLU, ten logits.
+    """Convolutions, a hidden layer of 64 features after a ReLU, ten logits (or those of all attributes in a row).
 
     Max pooling and batch norm make features that answer to noise, blur and broken strokes as well as to class;
     with strides or without batch norm, independent pixels look half as far from digits.
@@ -59,7 +76,7 @@ class Classifier(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        channels, height, width = 1, spec.height, spec.width
+        channels, height, width = spec.chw
         for out, pooled in zip(spec.widths, spec.pooled, strict=True):
             layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
             channels = out
@@ -68,12 +85,12 @@ class Classifier(nn.Module):
                 height, width = height // 2, width // 2
         self.trunk = nn.Sequential(*layers)
         self.hidden = nn.Linear(channels * height * width, FEATURES)
-        self.head = nn.Linear(FEATURES, CLASSES)
+        self.head = nn.Linear(FEATURES, sum(values for _, values in spec.heads))
         # makes the total variance of the train split's features a fixed number, see train_classifier
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Features (B, 64) before the scale, and logits (B, 10), of x (B, 1, H, W) in [0, 1]."""
+        """Features (B, 64) before the scale, and logits (B, all heads' values), of x (B, C, H, W) in [0, 1]."""
         h = self.trunk(2 * x - 1).flatten(1)
         features = F.relu(self.hidden(F.dropout(h, dropout, self.training)))
         return features, self.head(F.dropout(features, dropout, self.training))
@@ -113,15 +130,25 @@ class ClassifierExtractor:
         }
 
     def extract(self, images: Tensor, levels: int) -> Features:
-        """Features (N, 64) and logits (N, 10) of uint8 images (N, 1, H, W).
+        """Features (N, 64) and the first head's logits, such as (N, 10), of uint8 images (N, C, H, W).
 
         Raises:
             UserError: if the images have another shape than those that the classifier learnt from.
         """
-        expected = (1, self.spec.height, self.spec.width)
-        if tuple(images.shape[1:]) != expected:
-            raise UserError(f"extractor {self.name}: expected images {expected}, got {tuple(images.shape[1:])}")
-        values, logits = np.empty((len(images), FEATURES)), np.empty((len(images), CLASSES))
+        values, logits = self._both(images, levels)
+        return Features(values, logits[:, : self.spec.heads[0][1]])
+
+    def judge(self, images: Tensor, levels: int) -> dict[str, Array]:
+        """Log-probability of each value of each attribute, (N, values) by its name, of uint8 images (N, C, H, W)."""
+        ends = np.cumsum([values for _, values in self.spec.heads])[:-1]
+        parts = np.split(self._both(images, levels)[1], ends, axis=1)
+        return {name: log_softmax(part, axis=1) for (name, _), part in zip(self.spec.heads, parts, strict=True)}
+
+    def _both(self, images: Tensor, levels: int) -> tuple[Array, Array]:
+        if tuple(images.shape[1:]) != self.spec.chw:
+            raise UserError(f"extractor {self.name}: expected images {self.spec.chw}, got {tuple(images.shape[1:])}")
+        values = np.empty((len(images), FEATURES))
+        logits = np.empty((len(images), self.net.head.out_features))
         first = 0
         # a GPU would else convolve in TF32, whose 10 bits of mantissa move the features by 1e-3
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
@@ -130,7 +157,7 @@ class ClassifierExtractor:
                 rows = slice(first, first + len(x))
                 values[rows], logits[rows] = (h * self.net.scale).cpu().numpy(), scores.cpu().numpy()
                 first += len(x)
-        return Features(values, logits)
+        return values, logits
 
 
 def _read(spec: Spec, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -29,6 +29,8 @@ OWN_CLASSIFIER: Mapping[str, str] = {
     "mnist-static": "mnist-cnn",
     "mnist-dynamic": "mnist-cnn",
     "mnist-threshold": "mnist-cnn",
+    "digits-large": "digits-large-cnn",
+    "mnist-large": "mnist-large-cnn",
 }
 INCEPTION, PIXELS = "inception", "pixels8x8"
 NETWORKS: Mapping[str, Callable[[Path | None, str], Extractor]] = {
@@ -132,7 +134,7 @@ def _by_rule(dataset: str, shape: ImageShape, device: str) -> tuple[Extractor, s
 
 def _classifier(name: str, shape: ImageShape, device: str) -> ClassifierExtractor:
     spec = SPECS[name]
-    if shape.chw != (1, spec.height, spec.width):
-        expected = f"1 x {spec.height} x {spec.width}"
+    if shape.chw != spec.chw:
+        expected = " x ".join(map(str, spec.chw))
         raise UserError(f"extractor {name}: expected images of {expected}, got {' x '.join(map(str, shape.chw))}")
     return ClassifierExtractor(spec, device)

@@ -1,4 +1,4 @@
-"""Trains the classifiers that serve as extractors: `python -m bench.metrics.train_classifier digits`.
+"""Trains the classifiers that serve as extractors and judges: `python -m bench.metrics.train_classifier digits`.
 
 Learns on the train split, picks the epoch on the validation split, and reports accuracy on the test split,
 which is looked at once. The same command with the same torch on one CPU thread makes the same file.
@@ -44,11 +44,14 @@ class Recipe:
     degrees: float = 5.0  # largest rotation of the augmentation
     shift: float = 0.05  # largest shift, in image widths
     zoom: float = 0.05  # largest relative change of size
+    outside: str = "zeros"  # what comes in at the edges: the background, or border, where that is not 0
 
 
 RECIPES: Mapping[str, Recipe] = {
     "digits-cnn": Recipe(epochs=60),
     "mnist-cnn": Recipe(epochs=10, batch_size=128),
+    "digits-large-cnn": Recipe(epochs=60),
+    "mnist-large-cnn": Recipe(epochs=12, batch_size=128),
 }
 
 
@@ -58,7 +61,7 @@ def train(spec: Spec, recipe: Recipe, data: Dataset, seed: int) -> Classifier:
     net = Classifier(spec)
     generator = torch.Generator().manual_seed(derive_seed(seed, "train"))
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    images, labels = to_unit(data.train.images, data.shape.levels), _labels(data.train)
+    images, targets = to_unit(data.train.images, data.shape.levels), _targets(data.train, spec)
     steps = recipe.epochs * (len(images) // recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 0.5 + 0.5 * math.cos(math.pi * step / steps))
     best, best_loss = copy.deepcopy(net.state_dict()), math.inf
@@ -68,21 +71,22 @@ def train(spec: Spec, recipe: Recipe, data: Dataset, seed: int) -> Classifier:
         for index in torch.split(order, recipe.batch_size)[: steps // recipe.epochs]:
             _, logits = net(_augmented(images[index], recipe, generator), recipe.dropout)
             optimiser.zero_grad()
-            torch.autograd.backward(F.cross_entropy(logits, labels[index]))
+            torch.autograd.backward(_loss(logits, targets[index], spec))
             optimiser.step()
             schedule.step()
-        loss, accuracy, _ = evaluate(net, data.val, data.shape.levels)
+        loss, accuracy, _ = evaluate(net, data.val, data.shape.levels, spec)
         if loss < best_loss:
             best, best_loss = copy.deepcopy(net.state_dict()), loss
-        print(f"epoch {epoch + 1:3d}/{recipe.epochs}  val loss {loss:.4f}  accuracy {accuracy:.4f}", flush=True)
+        told = "  ".join(f"{name} {value:.4f}" for name, value in accuracy.items())
+        print(f"epoch {epoch + 1:3d}/{recipe.epochs}  val loss {loss:.4f}  accuracy {told}", flush=True)
     net.load_state_dict(best)
-    _, _, features = evaluate(net, data.train, data.shape.levels)
+    _, _, features = evaluate(net, data.train, data.shape.levels, spec)
     net.scale.fill_(math.sqrt(TOTAL_VARIANCE / float(features.double().var(0).sum())))
     return net
 
 
 def _augmented(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """Each image (B, 1, H, W) turned, shifted and zoomed at random; outside is 0, the background."""
+    """Each image (B, C, H, W) turned, shifted and zoomed at random."""
 
     def within(limit: float) -> Tensor:
         return (2 * torch.rand(len(x), generator=generator) - 1) * limit
@@ -91,24 +95,40 @@ def _augmented(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     rows = torch.stack([cos, -sin, within(2 * recipe.shift), sin, cos, within(2 * recipe.shift)], 1)
     grid = F.affine_grid(rows.view(-1, 2, 3), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False, padding_mode=recipe.outside)
 
 
 @torch.no_grad()
-def evaluate(net: Classifier, split: Split, levels: int) -> tuple[float, float, Tensor]:
-    """Mean cross-entropy, accuracy and unscaled features (N, 64) of a split."""
+def evaluate(net: Classifier, split: Split, levels: int, spec: Spec) -> tuple[float, dict[str, float], Tensor]:
+    """Mean cross-entropy, accuracy of each head and of all at once, and unscaled features (N, 64), of a split."""
     net.eval()
     found = [net(x) for x in batches(split.images, levels, "cpu")]
     features, logits = (torch.cat(part) for part in zip(*found, strict=True))
-    labels = _labels(split)
-    accuracy = float((logits.argmax(1) == labels).double().mean())
-    return float(F.cross_entropy(logits, labels)), accuracy, features
+    targets = _targets(split, spec)
+    right = torch.stack([part.argmax(1) for part in _parts(logits, spec)], 1) == targets
+    accuracy = {name: float(right[:, i].double().mean()) for i, (name, _) in enumerate(spec.heads)}
+    if len(spec.heads) > 1:
+        accuracy["all"] = float(right.all(1).double().mean())
+    return float(_loss(logits, targets, spec)), accuracy, features
 
 
-def _labels(split: Split) -> Tensor:
-    if split.labels is None:
-        raise ValueError("training a classifier: expected a data set with labels, got none")
-    return split.labels
+def _loss(logits: Tensor, targets: Tensor, spec: Spec) -> Tensor:
+    """Cross-entropy, summed over the heads."""
+    losses = [F.cross_entropy(part, targets[:, i]) for i, part in enumerate(_parts(logits, spec))]
+    return torch.stack(losses).sum()
+
+
+def _parts(logits: Tensor, spec: Spec) -> tuple[Tensor, ...]:
+    return torch.split(logits, [values for _, values in spec.heads], dim=1)
+
+
+def _targets(split: Split, spec: Spec) -> Tensor:
+    """What each head is to say, (N, heads)."""
+    found = split.attributes if spec.attributes else split.labels
+    if found is None:
+        what = "attributes" if spec.attributes else "labels"
+        raise ValueError(f"training a classifier: expected a data set with {what}, got none")
+    return found if spec.attributes else found[:, None]
 
 
 def write(net: Classifier, spec: Spec, recipe: Recipe, data: Dataset, seed: int, folder: Path) -> dict[str, Any]:
@@ -120,7 +140,7 @@ def write(net: Classifier, spec: Spec, recipe: Recipe, data: Dataset, seed: int,
         "dataset": data.name,
         "data_fingerprint": data.fingerprint(),
         "split": data.note,
-        "accuracy": {name: round(evaluate(net, split, data.shape.levels)[1], 5) for name, split in splits.items()},
+        **_accuracies(net, splits, data.shape.levels, spec),
         "images": {name: len(split) for name, split in splits.items()},
         "parameters": sum(p.numel() for p in net.parameters()),
         "total_variance": TOTAL_VARIANCE,
@@ -134,6 +154,15 @@ def write(net: Classifier, spec: Spec, recipe: Recipe, data: Dataset, seed: int,
     (folder / f"{spec.name}.safetensors").write_bytes(content)
     (folder / f"{spec.name}.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
+
+
+def _accuracies(net: Classifier, splits: Mapping[str, Split], levels: int, spec: Spec) -> dict[str, Any]:
+    """By split; of several heads the share of images of which all are right, and each one's on the test split."""
+    found = {name: evaluate(net, split, levels, spec)[1] for name, split in splits.items()}
+    if not spec.attributes:
+        return {"accuracy": {name: round(told["class"], 5) for name, told in found.items()}}
+    whole = {name: round(told.get("all", next(iter(told.values()))), 5) for name, told in found.items()}
+    return {"accuracy": whole, "of_attributes": {name: round(value, 5) for name, value in found["test"].items()}}
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from baselines.contract import (
     Draw,
     Fits,
     GenerativeModel,
+    Given,
     HasDensity,
     HasLatent,
     HasLikelihood,
@@ -25,7 +26,8 @@ from baselines.contract import (
 from baselines.data.dataset import Dataset, Split
 from baselines.data.likelihood import from_signed, image_nats, kinds
 from baselines.errors import UserError
-from baselines.types import Budget, ImageShape
+from baselines.types import Budget, ImageShape, Task
+from tests.models.conditions import ATTRIBUTES, conditions_for, requests_for
 
 SHAPES = {
     "digits": ImageShape(1, 8, 8, 17),
@@ -44,16 +46,27 @@ def images_of(shape: ImageShape, n: int = 48) -> torch.Tensor:
     return (base + noise).clamp(0, shape.levels - 1).to(torch.uint8)
 
 
-def dataset_of(shape: ImageShape) -> Dataset:
-    images = images_of(shape)
-    return Dataset("toy", shape, Split(images[:32]), Split(images[32:40]), Split(images[40:]), "here", "none")
+def dataset_of(shape: ImageShape, task: Task = "unconditional") -> Dataset:
+    def split(images: torch.Tensor) -> Split:
+        attributes = torch.stack([torch.arange(len(images)) % len(values) for values in ATTRIBUTES.values()], 1)
+        return Split(images, attributes=attributes, requests=requests_for(task, images))
+
+    images, offers = images_of(shape), frozenset({"unconditional", task})
+    parts = split(images[:32]), split(images[32:40]), split(images[40:])
+    return Dataset("toy", shape, *parts, "here", "none", tasks=offers, conditions=conditions_for(task, shape))
+
+
+def given_for(name: str, shape: ImageShape, first: int, n: int) -> Given | None:
+    """What the model is given for images first .. first + n - 1; None if it takes noise alone."""
+    requests = requests_for(registry.load(name).model.task, images_of(shape))
+    return None if requests is None else requests.given.at(first, n)
 
 
 def build(name: str, shape: ImageShape) -> GenerativeModel:
     """A fresh model; one that learns from another has been shown a teacher, whose answers are not all 0."""
     model = registry.load(name).model
     config = build_config(model.config, {}, name)
-    built = trainer.build(model, shape, config, seed=0)
+    built = trainer.build(model, shape, config, 0, conditions_for(model.task, shape))
     if isinstance(built, Distils):
         built.learn_from(teacher_of(*built.teacher(config), shape))
     return built
@@ -70,13 +83,14 @@ def teacher_of(name: str, values: Mapping[str, object], shape: ImageShape) -> Ge
 
 def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
     """The model after a moment of training (or its fit), in evaluation mode."""
-    model, dataset = build(name, shape), dataset_of(shape)
+    task = registry.load(name).model.task
+    model, dataset = build(name, shape), dataset_of(shape, task)
     if isinstance(model, Fits):
         trainer.fit(model, dataset, 0)
     else:
         assert isinstance(model, Trains)
         batch = model.training_config.batch_size
-        trainer.Trainer(model, dataset, 0, Budget(images=2 * batch), folder).run()
+        trainer.Trainer(model, dataset, 0, Budget(images=2 * batch), folder, task=task).run()
     return model.eval()
 
 
@@ -111,16 +125,33 @@ def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
     model = learned(name, size, tmp_path)
     noise, draw = Noise(5), a_draw(model)
     with torch.no_grad():
-        whole = model.sample(4, draw, noise)
-        parts = torch.cat([model.sample(1, draw, noise), model.sample(3, draw, noise.at(1))])
-        other = model.sample(4, draw, Noise(6))
+        whole = model.sample(4, draw, noise, given_for(name, size, 0, 4))
+        one, rest = given_for(name, size, 0, 1), given_for(name, size, 1, 3)
+        parts = torch.cat([model.sample(1, draw, noise, one), model.sample(3, draw, noise.at(1), rest)])
+        other = model.sample(4, draw, Noise(6), given_for(name, size, 0, 4))
     assert whole.shape == (4, *size.chw)
     assert whole.dtype == torch.uint8
     assert int(whole.max()) < size.levels
     differences = (whole.int() - parts.int()).abs()
     assert int(differences.max()) <= 1, "pixels may differ by a level of rounding at most"
     assert float((differences > 0).float().mean()) < 0.01
-    assert not torch.equal(whole, other), "another seed gives other images"
+    task = registry.load(name).model.task
+    assert torch.equal(whole, other) == ("translation" in task), "another seed gives other images, but translations"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if registry.load(name).model.task != "unconditional"])
+def test_a_conditional_model_answers_what_it_is_given_and_refuses_to_guess(name: str, tmp_path: Path) -> None:
+    shape = SHAPES["rgb"]
+    model = learned(name, shape, tmp_path)
+    draw = a_draw(model)
+    with torch.no_grad():
+        ours = model.sample(6, draw, Noise(5), given_for(name, shape, 0, 6))
+        others = model.sample(6, draw, Noise(5), given_for(name, shape, 6, 6))
+    assert not torch.equal(ours, others)
+    with pytest.raises(UserError, match="given"):
+        model.sample(2, draw, Noise(5))
+    with pytest.raises(UserError, match=r"given|rows"):
+        model.sample(2, draw, Noise(5), given_for(name, shape, 0, 3))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,7 +168,8 @@ def test_save_and_load_keep_samples_and_likelihood(name: str, tmp_path: Path) ->
     again.eval()
     x, draw = images_of(shape, 4), a_draw(model)
     with torch.no_grad():
-        assert torch.equal(model.sample(3, draw, Noise(1)), again.sample(3, draw, Noise(1)))
+        given = given_for(name, shape, 0, 3)
+        assert torch.equal(model.sample(3, draw, Noise(1), given), again.sample(3, draw, Noise(1), given))
         for likelihood in kinds(model):
             ours = image_nats(model, x, likelihood, Noise(2)).total
             torch.testing.assert_close(image_nats(again, x, likelihood, Noise(2)).total, ours, rtol=0, atol=0)
@@ -209,16 +241,17 @@ def test_samples_are_decoded_latents_rounded_to_levels(name: str, draw: Draw, sh
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_phase_moves_its_own_parameters_only(name: str, tmp_path: Path) -> None:
-    model, dataset = build(name, SHAPES["digits"]), dataset_of(SHAPES["digits"])
+    task = registry.load(name).model.task
+    model, dataset = build(name, SHAPES["digits"]), dataset_of(SHAPES["digits"], task)
     if not isinstance(model, Trains):
         return
-    run = trainer.Trainer(model, dataset, 0, Budget(images=1000), tmp_path)
+    run = trainer.Trainer(model, dataset, 0, Budget(images=1000), tmp_path, task=task)
     model.train()
     for phase in run.phases:
         before = {name: p.clone() for name, p in model.named_parameters()}
         for step in range(3):
             run.state.step = step
-            run._update(phase, run._batch(0), 0.5, 0)
+            run._update(phase, run.batches.at(0, model.training_config.batch_size), 0.5, 0)
         moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
         owned = {n for n, _ in model.named_parameters() if n.startswith(tuple(f"{m}." for m in phase.modules))}
         assert moved
@@ -233,7 +266,9 @@ def test_what_a_model_shows_of_itself_is_labelled_within_its_levels_and_made_aga
     size = SHAPES[shape]
     config = registry.load(name).model.config
     short = {"timesteps": 20} if "timesteps" in config_values(config()) else {}
-    model = trainer.build(registry.load(name).model, size, build_config(config, short, name), seed=0).eval()
+    entry = registry.load(name).model
+    built = build_config(config, short, name)
+    model = trainer.build(entry, size, built, 0, conditions_for(entry.task, size)).eval()
     assert isinstance(model, Illustrates)
     real = images_of(size, 5)
     before = real.clone()

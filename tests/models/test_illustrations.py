@@ -239,7 +239,7 @@ def test_dcgan_walks_between_images_of_its_latents() -> None:
     gan = trainer.build(model, ImageShape(1, 8, 8, LEVELS), build_config(model.config, {}, "dcgan"), 0).eval()
     assert isinstance(gan, Dcgan)
     assert isinstance(gan, Illustrates)
-    (strip,) = gan.pictures(real(), Noise(4))
+    strip, _ = gan.pictures(real(), Noise(4))
     z = Noise(4).normal("interpolation", 2 * PAIRS, (gan.config.latent,))
     with torch.no_grad():
         images = from_signed(gan.generator(z), LEVELS)
