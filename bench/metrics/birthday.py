@@ -9,8 +9,8 @@ Where images are not equally likely, 1 / (share of pairs) is 1 / sum p_i^2, less
 draws one image half the time reads 4, whatever the other half is.
 
 The paper's authors judged nearest pairs by eye. Here a near-duplicate is a pair nearer than all but a few of the pairs
-of real images, in features. So real images have a number of their own, which stands beside the samples': it is what
-equal distributions would read, and no larger support than that can be told.
+of real images, in features. So real images have a number R of their own, which stands beside the samples': it is what
+equal distributions would read, N different images read 1 / (1 / N + 1 / R), and no larger support than R can be told.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LEAST_PAIRS = 10  # of samples that are near-duplicates, for an estimate
 LEAST_REAL = 30  # real images
 MOST = 4000  # images of a set, whose pairs are all looked at
 ORDERS = 1000  # random orders of the samples in which the first near-duplicate is sought
-_EDGES = 20_000  # near-duplicates at most that an order is told by: of a collapsed generator some samples say enough
+_EDGES = 5000  # near-duplicates at most that an order is told by: of a collapsed generator some samples say enough
 _BLOCK, _PART = 512, 100_000
 _UNSURE = 1e-7  # below this share of |x|^2 + |y|^2 a squared distance has lost digits
 

@@ -115,7 +115,7 @@ def collapse(name: str, held: Held) -> Picture | None:
     caption = (
         f"{' or '.join(map(str, samples))} images drawn at each mark of the budget, of the same noise each time, by "
         "the averaged weights, against the validation split; a line a seed. A collapsed generator leaves classes "
-        "out: few modes, a large KL, low recall, while precision may stay high. The dotted line is as many train images. "
-        "Smaller sets read lower recall than the tables, and scores of them are comparable here alone."
+        "out: few modes, a large KL, low recall, while precision may stay high. The dotted line is as many train "
+        "images. Smaller sets read lower recall than the tables, and scores of them are comparable here alone."
     )
     return draw(name, "Mode collapse over training", caption, (6.4, 4.8 + 0.1 * len(titles)), paint)
