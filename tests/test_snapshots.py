@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from baselines.gans.wgan_gp import Config as WganConfig
 from baselines.gans.wgan_gp import WganGp
 from baselines.noise import derive_seed
 from baselines.types import Budget
+from bench.job import Setup
+from bench.matrix import Wanted
+from bench.plan import plan
+from bench.worker import run_job
 
 STEPS = 20
 SMALL = Config(width=4, discriminator_width=4)
@@ -102,3 +107,29 @@ def test_each_repeat_of_a_phase_counts_towards_the_budget(digits: Dataset, tmp_p
 def test_bad_numbers_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match=rf"training\.{next(iter(wrong))}: expected"):
         replace(SMALL.training, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_training_leaves_charts_and_scores_over_training_and_leaves_them_again_when_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("baselines.gans.in_one_dimension.STEPS", 10)
+    monkeypatch.setattr("baselines.gans.in_one_dimension.SHOWN", (0, 10))
+    config = {"hidden": 16, "training": {"snapshots": 3, "snapshot_images": 20}}
+    wanted = Wanted("gan", "digits", 0, Budget(images=64 * 6), config, (Draw(),), (None,))
+    setup = Setup(tmp_path, "cpu", metrics=("over_training", "wasserstein"))
+    (training,) = plan([wanted], setup)
+    record = run_job((training.job, None), lambda told: None)
+    roles = [artifact.role for artifact in record.artifacts]
+    assert roles.count("chart") == 2
+    assert roles.count("over_training") == 1
+    course = next(a for a in record.artifacts if a.role == "over_training")
+    assert json.loads((tmp_path / course.path).read_text())["images"] == [128, 256, 384]
+    assert "modes_late[digits-cnn]" in {m.metric for m in record.measured}
+    assert record.skipped["wasserstein"] == "the model has no critic"
+    assert not list(training.job.checkpoint_folder.glob("state*")), "the state is gone, the snapshots stay"
+    (tmp_path / course.path).unlink()
+    again = run_job((training.job, record), lambda told: None)
+    assert {a.sha256 for a in again.artifacts} == {a.sha256 for a in record.artifacts}
+    next(training.job.checkpoint_folder.glob("snapshots-*")).write_bytes(b"")
+    with pytest.raises(UserError, match="to train again"):
+        run_job((training.job, record), lambda told: None)

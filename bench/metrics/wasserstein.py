@@ -116,7 +116,7 @@ def _values(subject: Subject, images: Tensor) -> Array:
     """f of uint8 images, (N,)."""
     model = subject.model
     assert isinstance(model, HasCritic)
-    levels = model.shape.levels  # type: ignore[attr-defined]
+    levels = model.shape.levels
     parts = [model.criticise(to_signed(x.to(subject.device), levels)) for x in torch.split(images, _BATCH)]
     found: Array = torch.cat(parts).double().cpu().numpy()
     return found
@@ -126,7 +126,7 @@ def _slopes(subject: Subject, split: Split, generated: Tensor) -> tuple[float, f
     """Smallest, mean and largest norm of the critic's gradient at places between test and generated images."""
     model = subject.model
     assert isinstance(model, HasCritic)
-    levels = model.shape.levels  # type: ignore[attr-defined]
+    levels = model.shape.levels
     n = min(len(split), len(generated), _BATCH)
     real = to_signed(split.images[subset(len(split), n)], levels)
     noise = Noise(derive_seed(subject.seed, "wasserstein"))
