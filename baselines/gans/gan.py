@@ -46,7 +46,7 @@ from baselines.gans.losses import (
     generator_objective,
     generator_slope,
 )
-from baselines.gans.networks import critic, generator, initialise
+from baselines.gans.networks import critic, generator
 
 REJECTIONS = tuple(range(-4, 13))  # minus D's logit on generated images: from D = 0.98 to D = 6e-6
 _BATCH = 64  # generated images behind the gradients of the chart
@@ -94,7 +94,6 @@ class Gan(LatentGan, HasCharts):
             self.discriminator = _discriminator(shape, config)
         else:
             self.generator = generator(shape, config.latent, config.width, config.widest, config.training.ema_decay)
-            self.generator.apply(initialise)
             self.discriminator = critic(shape, config.width, config.widest, config.slope)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -128,7 +127,7 @@ class Gan(LatentGan, HasCharts):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(noise.seed)
             fresh = Gan(self.shape, self.config)
-        return _gradient_chart(fresh, noise), moving_onto(self.config.objective, noise.seed)
+        return _gradient_chart(fresh, Noise(noise.seed)), moving_onto(self.config.objective, noise.seed)
 
 
 def gradient_norms(model: Gan, objective: Objective, rejections: tuple[float, ...], noise: Noise) -> list[float]:

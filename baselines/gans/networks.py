@@ -71,15 +71,24 @@ def critic(
     widest: int,
     slope: float,
     wrap: Callable[[nn.Module], nn.Module] = lambda layer: layer,
+    between: bool = False,
 ) -> nn.Sequential:
     """Images (B, C, H, W) to values (B,): convolutions and LeakyReLU without batch norm, halved down to 4x4 or less.
 
-    wrap: what is made of each layer with weights, such as spectral norm.
+    Args:
+        shape: of the images.
+        width: channels next to the image; they double with every halving.
+        widest: the most channels of any layer.
+        slope: of LeakyReLU.
+        wrap: what is made of each layer with weights, such as spectral norm.
+        between: whether a 3x3 convolution of stride 1 follows each that halves.
     """
     sizes = halvings((shape.height, shape.width), smallest=4)
     widths = [min(width * 2**stage, widest) for stage in range(len(sizes))]
     layers: list[nn.Module] = [nn.Conv2d(shape.channels, widths[0], 3, padding=1)]
-    layers += [halve(widths[stage], widths[stage + 1], sizes[stage]) for stage in range(len(sizes) - 1)]
+    for stage in range(len(sizes) - 1):
+        layers += [halve(widths[stage], widths[stage + 1], sizes[stage])]
+        layers += [nn.Conv2d(widths[stage + 1], widths[stage + 1], 3, padding=1)] if between else []
     last = nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], 1)
     for layer in (*layers, last):
         assert isinstance(layer, nn.Conv2d | nn.Linear)
@@ -91,7 +100,11 @@ def critic(
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights N(0, 0.02), batch norm's gains N(1, 0.02) (section 4 of the DCGAN paper, and its code)."""
+    """Weights N(0, 0.02), batch norm's gains N(1, 0.02) (section 4 of the DCGAN paper, and its code).
+
+    A generator that begins so draws nearly the same grey image of every z. Against discriminators without batch norm,
+    which never see a batch as a whole, it stayed collapsed onto one image: those begin with torch's own weights.
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

@@ -4,8 +4,8 @@ Each layer of the discriminator is divided by its largest singular value, which 
 follows (their algorithm 1; a convolution's weights as the matrix outputs x everything else, section 2.1 and appendix
 A). The discriminator minimises E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))) (eq. 16), the generator -E D(G(z)) (eq. 17).
 
-The discriminator has a convolution of stride 1 and then those that halve, fewer than the paper's for its larger
-images; samples come from an average of G's weights.
+As in the paper (table 3), convolutions of stride 1 and such as halve take turns in the discriminator, down to 4x4.
+Learning rates are larger than the paper's and die away, for short budgets; samples come from an average of G's weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
 from baselines.gans.latent_gan import LatentGan
 from baselines.gans.losses import blurred, hinge_loss
-from baselines.gans.networks import critic, generator, initialise
+from baselines.gans.networks import critic, generator
 
 POWER_ITERATIONS = 1  # an update
 
@@ -40,16 +40,17 @@ class Config:
     """Sizes and learning rates; the defaults are tuned for 8x8 digits."""
 
     latent: int = 64  # dimensions of z
-    width: int = 48  # channels of G next to the image; they double with every halving
-    discriminator_width: int = 48  # the same of D
+    width: int = 32  # channels of G next to the image; they double with every halving
+    discriminator_width: int = 24  # the same of D
     widest: int = 256  # the most channels of any layer
     slope: float = 0.1  # of LeakyReLU in D
-    discriminator_steps: int = 1  # updates of D for each of G; the paper has 1 to 5
-    lr_generator: float = 1e-3
-    lr_discriminator: float = 1e-3
-    beta1: float = 0.5  # of Adam
+    discriminator_steps: int = 2  # updates of D for each of G; the paper has 1 to 5
+    lr_generator: float = 5e-4
+    lr_discriminator: float = 2e-3
+    beta1: float = 0.0  # of Adam
+    beta2: float = 0.9
     decay: str = "linear"  # of both learning rates over the budget
-    training: Training = Training(batch_size=32, ema_decay=0.998, snapshots=20)
+    training: Training = Training(batch_size=32, ema_decay=0.995, snapshots=20)
 
     def __post_init__(self) -> None:
         for name in ("latent", "width", "discriminator_width", "widest", "discriminator_steps"):
@@ -64,13 +65,12 @@ class SnganHinge(LatentGan):
         super().__init__(shape, config, config.latent, config.training)
         self.config: Config = config
         self.generator = generator(shape, config.latent, config.width, config.widest, config.training.ema_decay)
-        self.generator.apply(initialise)
-        self.discriminator = critic(shape, config.discriminator_width, config.widest, config.slope, _normalised)
+        self.discriminator = critic(shape, config.discriminator_width, config.widest, config.slope, _normalised, True)
 
     def phases(self) -> tuple[Phase, ...]:
         """The discriminator, then the generator."""
         c = self.config
-        betas = (c.beta1, 0.999)
+        betas = (c.beta1, c.beta2)
         d = OptimiserConfig(lr=c.lr_discriminator, betas=betas, decay=c.decay)
         g = OptimiserConfig(lr=c.lr_generator, betas=betas, decay=c.decay)
         return (
