@@ -45,4 +45,9 @@ def load(folder: Path) -> dict[int, Tensor]:
         CorruptCheckpointError: if it is damaged.
     """
     found = checkpoint.load(folder, _STEM)
-    return {} if found is None else {int(seen): found[0][seen] for seen in sorted(found[0], key=int)}
+    return {} if found is None else in_order(found[0])
+
+
+def in_order(named: Mapping[str, Tensor]) -> dict[int, Tensor]:
+    """By training images seen, in the order of training, of tensors named by that number."""
+    return {int(seen): named[seen] for seen in sorted(named, key=int)}

@@ -25,7 +25,7 @@ from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.optimisers import learning_rate, make_optimiser
-from baselines.snapshots import Snapshots
+from baselines.snapshots import Snapshots, in_order
 from baselines.types import Budget, Conditions, ImageShape, Progress, Task
 
 _CURVE_POINTS = 100
@@ -289,7 +289,7 @@ class Trainer:
         self.model.load_state_dict(_under(tensors, "model/"))
         self.best_weights = _under(tensors, "best/")
         self.sums, self.counts = _under(tensors, "sum/"), meta["counts"]
-        self.snapshots.taken = {int(images): tensor for images, tensor in _under(tensors, "snapshot/").items()}
+        self.snapshots.taken = in_order(_under(tensors, "snapshot/"))
         for name, average in self.averages.items():
             average.load_state_dict(_under(tensors, f"average/{name}/"))
         for name, optimiser in self.optimisers.items():

@@ -203,7 +203,7 @@ def test_a_step_of_each_network_lowers_its_own_loss(objective: Objective, networ
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter -= 1e-3 * gradient
-        assert float(phase.loss(batch, context()).total) < float(before)
+        assert float(phase.loss(batch, context()).total.detach()) < float(before.detach())
 
 
 def test_the_discriminator_learns_k_times_for_each_time_of_the_generator(tmp_path: Path) -> None:

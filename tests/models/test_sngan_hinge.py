@@ -102,7 +102,7 @@ def test_the_generator_climbs_what_the_discriminator_says() -> None:
     with torch.no_grad():
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter -= 1e-2 * gradient
-    assert float(model.generator_loss(batch, context()).total) < float(before)
+    assert float(model.generator_loss(batch, context()).total.detach()) < float(before.detach())
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Pa
     def run(folder: str) -> trainer.Trainer:
         torch.manual_seed(0)
         model = WganGp(digits.shape, Config(critic_width=4, width=4))
-        return trainer.Trainer(model, digits, 1, Budget(images=160 * 4), tmp_path / folder)
+        return trainer.Trainer(model, digits, 1, Budget(images=64 * 6), tmp_path / folder)
 
     whole, parts = run("whole"), run("parts")
     whole.run()
