@@ -104,8 +104,10 @@ def _picture(name: str, training: str, chart: Chart) -> Picture:
             canvas.set_axis_off()
         for canvas, (title, lines) in zip(grid.flat, chart.panels, strict=False):
             _panel(canvas, title, lines, chart.log_y)
-        figure.supxlabel(chart.x, fontsize=10)
-        figure.supylabel(chart.y, fontsize=10)
+        for canvas in grid[-1]:  # not the figure's own label, which a legend outside of the canvases would cover
+            canvas.set_xlabel(chart.x)
+        for canvas in grid[:, 0]:
+            canvas.set_ylabel(chart.y)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(labels) > 4 else len(labels))
 

@@ -22,7 +22,7 @@ from bench.report.style import INK, Picture, draw
 
 SCORES = {
     "modes": "classes with an image",
-    "mode_kl": "KL to the classes' histogram, nats",
+    "mode_kl": "KL of the classes, nats",
     "precision": "precision",
     "recall": "recall",
 }
@@ -107,7 +107,8 @@ def collapse(name: str, held: Held) -> Picture | None:
                 canvas.yaxis.set_major_formatter(PLAIN)
                 canvas.yaxis.set_minor_formatter(NullFormatter())
                 log_ticks(canvas.yaxis)
-        figure.supxlabel("share of the training budget", fontsize=10)
+        for canvas in grid[-1]:
+            canvas.set_xlabel("share of the training budget")
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
