@@ -11,6 +11,7 @@ draws one image half the time reads 4, whatever the other half is.
 The paper's authors judged nearest pairs by eye. Here a near-duplicate is a pair nearer than all but a few of the pairs
 of real images, in features. So real images have a number R of their own, which stands beside the samples': it is what
 equal distributions would read, N different images read 1 / (1 / N + 1 / R), and no larger support than R can be told.
+Samples that lie further apart than real images do, such as noise, read more than R, and are none the better for it.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Birthday:
             metric=named[0],
             value=told.value,
             unit="",
-            better="higher",
+            better="none",
             n=found.samples,
             scope=self.scope,
             low=told.low if finite else None,
@@ -154,7 +155,7 @@ class Birthday:
             metric=named[1],
             value=told.batch,
             unit="",
-            better="higher",
+            better="none",
             n=found.samples,
             scope=self.scope,
             protocol=protocol,
