@@ -45,8 +45,8 @@ class Config:
     widest: int = 256  # the most channels of any layer
     slope: float = 0.1  # of LeakyReLU in D
     discriminator_steps: int = 2  # updates of D for each of G; the paper has 1 to 5
-    lr_generator: float = 5e-4
-    lr_discriminator: float = 2e-3
+    lr_generator: float = 1e-3
+    lr_discriminator: float = 4e-3
     beta1: float = 0.0  # of Adam
     beta2: float = 0.9
     decay: str = "linear"  # of both learning rates over the budget

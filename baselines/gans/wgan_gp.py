@@ -45,8 +45,8 @@ class Config:
     slope: float = 0.2  # of LeakyReLU in the critic
     penalty: float = 10.0  # lambda
     critic_steps: int = 2  # n_critic; the paper has 5
-    lr_generator: float = 1e-3
-    lr_critic: float = 2e-3
+    lr_generator: float = 2e-3
+    lr_critic: float = 4e-3
     beta1: float = 0.0  # of Adam
     beta2: float = 0.9
     decay: str = "linear"  # of both learning rates over the budget
