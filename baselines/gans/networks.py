@@ -103,7 +103,7 @@ def initialise(module: nn.Module) -> None:
     """Weights N(0, 0.02), batch norm's gains N(1, 0.02) (section 4 of the DCGAN paper, and its code).
 
     A generator that begins so draws nearly the same grey image of every z. Against discriminators without batch norm,
-    which never see a batch as a whole, it stayed collapsed onto one image: those begin with torch's own weights.
+    which never see a batch as a whole, SNGAN's collapsed onto one image: those here begin with torch's own weights.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
