@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -147,3 +148,55 @@ class IllustratesRequests(ABC):
     @abstractmethod
     def pictures_of(self, requests: Requests, noise: Noise) -> tuple[Strip, ...]:
         """Strips made from the test split's first requests and from noise; no request is picked."""
+
+
+class HasCritic(ABC):
+    """Has a critic f of nearly unit slope: E f(x) - E f(G(z)) estimates how far its images are from real ones."""
+
+    @abstractmethod
+    def criticise(self, images: Tensor) -> Tensor:
+        """f of real-valued images (B, C, H, W) in [-1, 1], (B,), differentiable, each of its own image alone."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Numbers over numbers; finite, one y for each x."""
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    marks: bool = False  # marks instead of a line
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y) or not self.x:
+            raise ValueError(f"line {self.label!r}: expected as many y as x, got {len(self.y)} and {len(self.x)}")
+        if not all(map(math.isfinite, (*self.x, *self.y))):
+            raise ValueError(f"line {self.label!r}: expected finite numbers")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One canvas of a chart."""
+
+    title: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines in one or more panels of equal axes, with words: what a model shows of how it works, in numbers."""
+
+    title: str
+    caption: str  # what to see, and what was measured
+    x: str  # what is told along the axes
+    y: str
+    panels: tuple[Panel, ...]
+    log_y: bool = False
+
+
+class HasCharts(ABC):
+    """Shows how it works in numbers, once after training; a few seconds' work."""
+
+    @abstractmethod
+    def charts(self, real: Tensor, noise: Noise) -> tuple[Chart, ...]:
+        """Charts made from uint8 test images (n, C, H, W), n at least 1, and from noise."""

@@ -12,15 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from baselines.capabilities import (
+    Chart,
     Dequantises,
+    HasCharts,
+    HasCritic,
     HasDensity,
     HasExactMoments,
     HasLatent,
     HasLikelihood,
     Illustrates,
     IllustratesRequests,
+    Line,
     Moments,
     Nats,
+    Panel,
     Reconstructs,
     Strip,
 )
@@ -32,6 +37,7 @@ from baselines.types import Conditions, Draw, ImageShape, Task
 
 __all__ = [
     "Batch",
+    "Chart",
     "Conditions",
     "Context",
     "Dequantises",
@@ -41,6 +47,8 @@ __all__ = [
     "FitsLabelled",
     "GenerativeModel",
     "Given",
+    "HasCharts",
+    "HasCritic",
     "HasDensity",
     "HasExactMoments",
     "HasLatent",
@@ -48,12 +56,14 @@ __all__ = [
     "Illustrates",
     "IllustratesRequests",
     "ImageShape",
+    "Line",
     "Losses",
     "Model",
     "Moments",
     "Nats",
     "Noise",
     "OptimiserConfig",
+    "Panel",
     "Phase",
     "Pretrained",
     "Reconstructs",
@@ -130,9 +140,13 @@ class Training:
     clip_norm: float | None = None  # largest gradient norm of a phase
     validations: int = 20  # times the validation split is scored over the budget
     validation_images: int = 2000  # at most so many of the split's images, the same ones each time
+    snapshots: int = 0  # times over the budget that images are drawn and kept, at equal distances, the end included
+    snapshot_images: int = 256  # so many each time, of the same noise
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "validations", "validation_images"):
+        if self.snapshots < 0:
+            raise UserError(f"training.snapshots: expected 0 (none) or more, got {self.snapshots}")
+        for name in ("batch_size", "validations", "validation_images", "snapshot_images"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:

@@ -25,6 +25,7 @@ from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.optimisers import learning_rate, make_optimiser
+from baselines.snapshots import Snapshots, in_order
 from baselines.types import Budget, Conditions, ImageShape, Progress, Task
 
 _CURVE_POINTS = 100
@@ -106,6 +107,7 @@ class Trainer:
         validation = dataset.val.images
         self.validation = validation[subset(len(validation), self.config.validation_images)]
         self.batches = Batches(dataset, task, seed, self.device)
+        self.snapshots = Snapshots(self.config, seed, None if task == "unconditional" else dataset.val.requests)
         self.checkpoint_every_s = checkpoint_every_s
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
@@ -193,6 +195,9 @@ class Trainer:
         after = min(self._fraction(), 1.0)
         total = self.budget.images or round(self.state.images / max(after, 1e-9))
         self.progress("training", min(self.state.images, total), total)
+        if _crossed(before, after, self.config.snapshots):
+            with self._evaluated():
+                self.snapshots.take(self.model, self.state.images, self.device)
         crossed = _crossed(before, after, _CURVE_POINTS)
         validate = self.trains.selection is not None and _crossed(before, after, self.config.validations)
         if not (crossed or validate):
@@ -210,15 +215,21 @@ class Trainer:
 
     def _validate(self) -> float:
         assert self.trains.selection is not None
-        self.model.eval()
         noise = Noise(derive_seed(self.seed, "validation"), device=self.device)
         try:
-            with self._averaged():
+            with self._evaluated():
                 nats = split_nats(self.model, self.validation, self.trains.selection, noise)
         except DivergedError as error:
             raise DivergedError(f"training: {self._where()}, on the validation split: {error}") from error
-        self.model.train()
         return float(bits_per_dim(nats.total.double().mean(), self.model.shape))
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        """As the model is measured: averaged weights, evaluation mode."""
+        self.model.eval()
+        with self._averaged():
+            yield
+        self.model.train()
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -263,6 +274,7 @@ class Trainer:
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best_weights.items()}
         tensors |= {f"sum/{name}": tensor for name, tensor in self.sums.items()}
+        tensors |= {f"snapshot/{images}": tensor for images, tensor in self.snapshots.taken.items()}
         for name, average in self.averages.items():
             tensors |= {f"average/{name}/{key}": tensor for key, tensor in average.state_dict().items()}
         for name, optimiser in self.optimisers.items():
@@ -278,6 +290,7 @@ class Trainer:
         self.model.load_state_dict(_under(tensors, "model/"))
         self.best_weights = _under(tensors, "best/")
         self.sums, self.counts = _under(tensors, "sum/"), meta["counts"]
+        self.snapshots.taken = in_order(_under(tensors, "snapshot/"))
         for name, average in self.averages.items():
             average.load_state_dict(_under(tensors, f"average/{name}/"))
         for name, optimiser in self.optimisers.items():

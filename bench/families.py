@@ -17,6 +17,7 @@ from bench.job import Setup
 from bench.metrics import catalogue
 from bench.metrics.base import Extractor, Subject
 from bench.metrics.extractors import choose_extractor
+from bench.metrics.over_training import OverTraining
 from bench.metrics.path_length import PathLength, distance_key
 from bench.record import Measurement, Scope
 
@@ -42,11 +43,12 @@ def forget_opened() -> None:
     _extractor.cache_clear()
 
 
-def family_keys(dataset: Dataset, setup: Setup, latent: bool) -> dict[Scope, dict[str, str]]:
+def family_keys(dataset: Dataset, setup: Setup, latent: bool, snapshots: bool = False) -> dict[Scope, dict[str, str]]:
     """Per scope, the key of each metric family that the run takes: its source, and for features the extractor.
 
     latent: whether the model has a latent space. Path lengths are of no other model, and whatever they depend on must
     not have its likelihoods, which the same record holds, taken again.
+    snapshots: whether images are drawn during its training, whose features are of no other model either.
 
     Raises:
         UserError: if the run asks for a family that there is not.
@@ -68,6 +70,8 @@ def family_keys(dataset: Dataset, setup: Setup, latent: bool) -> dict[Scope, dic
         code = catalogue.code_key(metric)
         if isinstance(metric, PathLength):
             code, inputs = (code, distance_key(extractor)) if latent else ("", "no latent space")
+        if isinstance(metric, OverTraining):
+            code, inputs = (code, seen) if snapshots else ("", "no snapshots")
         found[metric.scope][metric.name] = keys.digest(code, inputs)
     return found
 

@@ -145,7 +145,7 @@ def _training(wanted: Wanted, setup: Setup, timed: bool, candidates: Sequence[Wa
     if entry.model.task not in dataset.tasks:
         raise UserError(f"{entry.name} on {dataset.name}: {misfit(entry, dataset)}")
     samples = setup.samples or _samples(dataset)
-    families = family_keys(dataset, setup, _may_have_latent(entry))
+    families = family_keys(dataset, setup, _may_have_latent(entry), _draws_meanwhile(config))
     measure: dict[str, float] = {"batch": setup.batch}
     if timed:
         measure |= {"threads": setup.threads, "latency_s": setup.latency_s}
@@ -219,6 +219,12 @@ def _may_have_latent(entry: registry.Entry) -> bool:
     """Unless its class says that it has none; a function that builds it says nothing."""
     kind = entry.model.build
     return not isinstance(kind, type) or issubclass(kind, HasLatent)
+
+
+def _draws_meanwhile(config: Mapping[str, Any]) -> bool:
+    """Whether images are drawn during training."""
+    training = config.get("training")
+    return isinstance(training, Mapping) and training.get("snapshots", 0) > 0
 
 
 def _checked(draw: Draw, config: Any, entry: registry.Entry) -> bool:

@@ -15,18 +15,15 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from baselines import checkpoint, registry, trainer
+from baselines import checkpoint, registry, snapshots, trainer
 from baselines.config import build_config, config_values
 from baselines.contract import (
     Distils,
     Fits,
     GenerativeModel,
     HasLatent,
-    Illustrates,
-    IllustratesRequests,
     Noise,
     Pretrained,
-    Strip,
     Trains,
 )
 from baselines.errors import DivergedError, UserError
@@ -34,8 +31,9 @@ from baselines.given import Requests
 from baselines.noise import derive_seed
 from baselines.types import Progress
 from bench import provenance
-from bench.artifacts import is_whole, load_images, save_images, save_json, save_strip
+from bench.artifacts import is_whole, load_images, save_images, save_json
 from bench.families import measure_families, open_extractor
+from bench.illustrating import illustrate
 from bench.job import Job
 from bench.measure.clock import Clock, Effort
 from bench.measure.counters import parameters
@@ -53,7 +51,6 @@ from bench.record import Artifact, Cell, Measurement, Record
 Send = Callable[[tuple[str, int, int]], None]
 
 _REAL_SHOWN = 100  # test images kept beside the samples, for the report's grids
-_REAL_ILLUSTRATED = 16  # test images, or requests, that a model may show its workings on
 
 
 def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
@@ -113,8 +110,11 @@ class _Cell:
         measured, skipped = measure_families("train", subject, self.job.setup.metrics)
         curve = {"rows": state["curve"]} if state["curve"] else {}
         contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves, "maps": subject.maps}
+        contents["over_training"] = subject.over_training
         artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
-        strips, refused = self._strips()
+        self.progress("pictures", 0, 1)
+        seed, setup = self.job.cell.seed, self.job.setup
+        strips, refused = illustrate(self.model, self.dataset, self._requests(), seed, setup)
         return self._record(
             (*found.measurements, *measured),
             {**found.skipped, **skipped, **refused},
@@ -147,27 +147,19 @@ class _Cell:
                 self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device, task=self.task
             )
             state = run.run()
+            snapshots.save(folder, run.snapshots.taken)
         plain = dict(state.__dict__)
         about = {"model": cell.model, "dataset": cell.dataset, "seed": cell.seed, "config": dict(cell.config)}
         checkpoint.save(folder, "model", self.model.state_dict(), {"state": plain, **about})
         checkpoint.remove(folder, "state")
         return plain
 
-    def _strips(self) -> tuple[tuple[Artifact, ...], dict[str, str]]:
-        """The pictures that the model makes of its own workings; none where it refuses, with its reason."""
-        self.progress("pictures", 0, 1)
-        setup, shown = self.job.setup, self.dataset.test.images[:_REAL_ILLUSTRATED]
-        noise = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device)
-        strips: tuple[Strip, ...] = ()
+    def _snapshots(self) -> dict[int, Tensor]:
+        """Images drawn during training, by training images seen; none where the model keeps none."""
         try:
-            if isinstance(self.model, Illustrates):
-                strips += self.model.pictures(shown.to(setup.device), noise)
-            requests = self._requests()
-            if isinstance(self.model, IllustratesRequests) and requests is not None:
-                strips += self.model.pictures_of(requests.at(0, _REAL_ILLUSTRATED), noise)
-        except UserError as error:
-            return (), {"pictures": str(error)}
-        return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), {}
+            return snapshots.load(self.job.checkpoint_folder)
+        except checkpoint.CorruptCheckpointError as error:
+            raise UserError(f"{error}; delete {self.job.checkpoint_folder} to train again") from error
 
     def _teacher(self) -> GenerativeModel:
         job = self.job.teacher
@@ -255,7 +247,8 @@ class _Cell:
 
     def _subject(self, samples: Tensor | None) -> Subject:
         setup = self.job.setup
-        looks = samples is not None or isinstance(self.model, HasLatent)  # at images; large weights take seconds
+        drawn = self._snapshots() if samples is None else {}
+        looks = samples is not None or drawn or isinstance(self.model, HasLatent)  # large weights take seconds
         extractor, reason = open_extractor(self.dataset, setup) if looks else (None, "")
         return Subject(
             seed=self.job.cell.seed,
@@ -264,6 +257,7 @@ class _Cell:
             draw=self.job.cell.draw,
             generated=None if samples is None else of_samples(samples, self.dataset),
             requests=self._requests(),
+            snapshots=drawn,
             reference=of_split(self.dataset),
             train=of_split(self.dataset, "train"),
             disk=FeatureCache(setup.results / "features"),

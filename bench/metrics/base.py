@@ -83,6 +83,8 @@ class Subject:
     likelihoods: tuple[str, ...] = ()  # asked for beside those that are always taken
     likelihood_curves: dict[str, Any] = field(default_factory=dict)  # found on the way, by likelihood; for an artifact
     maps: dict[str, Any] = field(default_factory=dict)  # found on the way, a number a pixel; for an artifact
+    snapshots: Mapping[int, Tensor] = field(default_factory=dict)  # drawn during training, by images seen
+    over_training: dict[str, Any] = field(default_factory=dict)  # found of these, for an artifact
     progress: Progress = lambda phase, done, total: None
     protocol: Mapping[str, Any] = field(default_factory=dict)  # what holds for all: ema, split, clip, ...
     cache: dict[str, Any] = field(default_factory=dict)  # features computed once and shared by the metrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench import keys
 from bench.metrics.attributes import AttributeAccuracy
 from bench.metrics.base import Metric
+from bench.metrics.birthday import Birthday
 from bench.metrics.context import ContextFraction
 from bench.metrics.exact import ExactFrechet
 from bench.metrics.frechet import Frechet
@@ -16,8 +17,10 @@ from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
 from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
+from bench.metrics.over_training import OverTraining
 from bench.metrics.path_length import PathLength
 from bench.metrics.sharpness import Sharpness
+from bench.metrics.wasserstein import Wasserstein
 
 _ALL = (
     BitsPerDim(),
@@ -33,11 +36,14 @@ _ALL = (
     COVERAGE,
     Modes(),
     ModeDivergence(),
+    Birthday(),
     AttributeAccuracy(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),
     PathLength(),
+    Wasserstein(),
+    OverTraining(),
 )
 METRICS: tuple[Metric, ...] = _ALL
 

@@ -11,7 +11,18 @@ from dataclasses import dataclass
 
 from baselines.errors import UserError
 from bench.record import Record
-from bench.report import calibration_plots, curves, oracle_plots, pixel_maps, plots, steps_plots, terms_plot, trilemma
+from bench.report import (
+    calibration_plots,
+    charts,
+    curves,
+    oracle_plots,
+    over_training,
+    pixel_maps,
+    plots,
+    steps_plots,
+    terms_plot,
+    trilemma,
+)
 from bench.report.artifacts import artifact_of, read_images
 from bench.report.axes import Axes, axes_told, drawable, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of, verdicts
@@ -39,7 +50,7 @@ from bench.report.steps_table import steps_table
 from bench.report.strips import StripSet
 from bench.report.style import Picture
 from bench.report.tables import Table, main_table
-from bench.report.trainings import curves_of, maps_of, strips_of, terms_of
+from bench.report.trainings import charts_of, courses_of, curves_of, maps_of, strips_of, terms_of
 from bench.variants import told_apart
 
 
@@ -179,6 +190,8 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         terms_plot.terms(f"terms-{slug}", terms_of(source, sheet, notes)),
         curves.validation(f"validation-{slug}", trained),
         curves.losses(f"losses-{slug}", trained),
+        over_training.collapse(f"collapse-{slug}", courses_of(source, sheet, notes)),
+        *charts.pictures(f"chart-{slug}", charts_of(source, sheet, notes)),
     )
     mapped = any(at.quality is not None and at.coverage is not None for _, at in placed)
     return Section(

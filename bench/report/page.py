@@ -93,7 +93,8 @@ def _groups(section: Section) -> list[tuple[str, list[object]]]:
     heads = (
         ("Quality against time", ("quality-",)),
         ("Likelihood", ("likelihood-", "directions-", "bits-", "context-", "terms-")),
-        ("Training", ("validation-", "losses-")),
+        ("Training", ("validation-", "losses-", "collapse-")),
+        ("How models work, in numbers", ("chart-",)),
     )
     groups = [(head, [p for p in section.pictures if p.name.startswith(starts)]) for head, starts in heads]
     return [(head, list(pictures)) for head, pictures in groups if pictures]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from baselines.errors import UserError
 from bench.record import Record
-from bench.report import curves, pixel_maps
+from bench.report import charts, curves, over_training, pixel_maps
 from bench.report.artifacts import Band, artifact_of, read_curve, read_strip, read_terms
 from bench.report.grouping import training_of
 from bench.report.rows import Sheet
 from bench.report.source import ModelInfo, Source
 from bench.report.strips import StripSet, strip
+
+T = TypeVar("T")
 
 
 def trainings(source: Source, sheet: Sheet) -> Iterator[tuple[str, Record]]:
@@ -89,3 +92,41 @@ def strips_of(source: Source, sheet: Sheet, notes: list[str]) -> Iterator[StripS
             shown.add(record.cell.model)
     order = list(dict.fromkeys(row.title for row in sheet.all))
     yield from sorted(found.values(), key=lambda held: order.index(held.title) if held.title in order else len(order))
+
+
+def charts_of(source: Source, sheet: Sheet, notes: list[str]) -> list[tuple[str, charts.Chart]]:
+    """(training, chart) of what trainings show of themselves in numbers, lowest seed; what is the same stands once."""
+    found: list[tuple[str, charts.Chart]] = []
+    first: dict[str, str] = {}  # of each title the training that is shown
+    seen: set[str] = set()
+    for title, record in trainings(source, sheet):
+        for artifact in (a for a in record.artifacts if a.role == "chart" and a.sha256 not in seen):
+            if first.setdefault(title, record.key) != record.key:
+                continue
+            seen.add(artifact.sha256)
+            try:
+                found.append((title, charts.read_chart(source.folder, artifact)))
+            except UserError as error:
+                notes.append(f"{record.cell.label()}: {error}")
+    return _in_order(sheet, found)
+
+
+def courses_of(source: Source, sheet: Sheet, notes: list[str]) -> over_training.Held:
+    """(training, seed, scores over training) of every training that drew images meanwhile, in the rows' order."""
+    found = []
+    for title, record in trainings(source, sheet):
+        artifact = artifact_of(record, "over_training")
+        if artifact is None:
+            continue
+        try:
+            course = over_training.read_course(source.folder, artifact)
+            found.append((title, (title, record.cell.seed, course)))
+        except UserError as error:
+            notes.append(f"{record.cell.label()}: {error}")
+    return [item for _, item in _in_order(sheet, found)]
+
+
+def _in_order(sheet: Sheet, found: list[tuple[str, T]]) -> list[tuple[str, T]]:
+    """(title, anything) by the order of the rows, else as they came."""
+    order = list(dict.fromkeys(row.title for row in sheet.all))
+    return sorted(found, key=lambda held: order.index(held[0]) if held[0] in order else len(order))

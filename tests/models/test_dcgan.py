@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from baselines.contract import Batch, Context, Draw, Noise
 from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
-from baselines.gans.dcgan import Config, Dcgan, SlowBatchNorm, discriminator_loss, generator_loss
+from baselines.gans.dcgan import Config, Dcgan
+from baselines.gans.losses import discriminator_loss, generator_loss
+from baselines.gans.networks import SlowBatchNorm
 from baselines.nets.conv import double, halve, halvings
 from baselines.types import ImageShape
 
