@@ -25,6 +25,7 @@ from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
 from baselines.noise import derive_seed
 from baselines.optimisers import learning_rate, make_optimiser
+from baselines.parameters import others, phase_parameters, without_gradients
 from baselines.snapshots import Snapshots, in_order
 from baselines.types import Budget, Conditions, ImageShape, Progress, Task
 
@@ -94,8 +95,8 @@ class Trainer:
         self.progress, self.device = progress, torch.device(device)
         self.config = model.training_config
         self.phases = model.phases()
-        self.parameters = {phase.name: _phase_parameters(model, phase) for phase in self.phases}
-        self.others = {name: _others(model, mine) for name, mine in self.parameters.items()}
+        self.parameters = {phase.name: phase_parameters(model, phase) for phase in self.phases}
+        self.others = {name: others(model, mine) for name, mine in self.parameters.items()}
         self.optimisers = {
             phase.name: make_optimiser(phase.optimiser, self.parameters[phase.name], self.device)
             for phase in self.phases
@@ -161,7 +162,7 @@ class Trainer:
         _seed(seed, self.device)  # dropout has no generator of its own
         generator = torch.Generator().manual_seed(seed)
         optimiser, parameters = self.optimisers[phase.name], self.parameters[phase.name]
-        with _without_gradients(self.others[phase.name]):
+        with without_gradients(self.others[phase.name]):
             losses = phase.loss(batch, Context(self.state.step, fraction, generator, self.device))
             self._note(phase, losses)
             optimiser.zero_grad(set_to_none=True)
@@ -301,31 +302,6 @@ class Trainer:
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         self.state = TrainState(**meta["state"])
         self.state.resumed += 1
-
-
-def _phase_parameters(model: GenerativeModel, phase: Phase) -> list[nn.Parameter]:
-    parameters = [p for name in phase.modules for p in model.get_submodule(name).parameters() if p.requires_grad]
-    if not parameters:
-        raise UserError(f"phase {phase.name!r}: the modules {phase.modules} have no parameters")
-    return parameters
-
-
-def _others(model: nn.Module, parameters: list[nn.Parameter]) -> list[nn.Parameter]:
-    """What else in the model learns."""
-    mine = set(map(id, parameters))
-    return [p for p in model.parameters() if p.requires_grad and id(p) not in mine]
-
-
-@contextmanager
-def _without_gradients(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Gradients flow through these but are not collected there."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def _seed(seed: int, device: torch.device) -> None:
