@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.given import Requests
+from baselines.given import Given, Requests
 from baselines.noise import Noise
 from baselines.types import Draw, Kind
 
@@ -147,3 +147,14 @@ class IllustratesRequests(ABC):
     @abstractmethod
     def pictures_of(self, requests: Requests, noise: Noise) -> tuple[Strip, ...]:
         """Strips made from the test split's first requests and from noise; no request is picked."""
+
+
+class PlacesParts(ABC):
+    """Draws images around key patches, and tells where in them it put these."""
+
+    @abstractmethod
+    def place(self, n: int, draw: Draw, noise: Noise, given: Given) -> tuple[Tensor, Tensor]:
+        """The images that `sample` draws, uint8 (n, C, H, W), and masks (n, 1, H, W) in [0, 1]: inside of a patch is 1.
+
+        given: its patches, one row an image.
+        """

@@ -21,6 +21,7 @@ from baselines.capabilities import (
     IllustratesRequests,
     Moments,
     Nats,
+    PlacesParts,
     Reconstructs,
     Strip,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "Noise",
     "OptimiserConfig",
     "Phase",
+    "PlacesParts",
     "Pretrained",
     "Reconstructs",
     "Replays",
@@ -75,6 +77,7 @@ class Batch:
     labels: Tensor | None = None
     attributes: Tensor | None = None  # (B, A) int64, the values that the images have, where the data says
     given: Given | None = None  # of a conditional task; of a translation without pairs its rows are other images'
+    masks: Tensor | None = None  # (B, 1, H, W) bool, where the key patches were cut out; known in training alone
 
 
 @dataclass(frozen=True)
