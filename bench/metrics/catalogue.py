@@ -16,6 +16,7 @@ from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
 from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
+from bench.metrics.parts import AppearanceDistance, MaskOverlap
 from bench.metrics.path_length import PathLength
 from bench.metrics.sharpness import Sharpness
 
@@ -34,6 +35,8 @@ _ALL = (
     Modes(),
     ModeDivergence(),
     AttributeAccuracy(),
+    MaskOverlap(),
+    AppearanceDistance(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),
