@@ -39,23 +39,27 @@ of it is no news."""
 
 def ink_of_windows(images: Images, side: int) -> Counts:
     """The sum of levels in each window, (N, H - side + 1, W - side + 1), of images (N, C, H, W)."""
-    sums = images.sum(1, dtype=np.int64)
+    sums: Counts = images.sum(1, dtype=np.int64)
     for axis in (1, 2):
         last = sums.shape[axis] - side + 1
         shifted = [sums.take(range(i, i + last), axis) for i in range(side)]
-        sums = np.sum(shifted, 0)
+        sums = np.sum(shifted, 0, dtype=np.int64)
     return sums
 
 
 def usual_ink(ink: Counts) -> tuple[Values, Values]:
-    """Mean and standard deviation (rows, columns) of ink (N, rows, columns); from whole numbers, alike on any machine."""
+    """Mean and standard deviation (rows, columns) of ink (N, rows, columns).
+
+    From sums of whole numbers, so that they are the same on any machine.
+    """
     n, total = len(ink), ink.sum(0)
     return total / n, np.sqrt(n * (ink**2).sum(0) - total**2) / n
 
 
 def news(ink: Counts, mean: Values, deviation: Values) -> Values:
     """By how many standard deviations a window has more ink than usual, (N, rows, columns)."""
-    return (ink - mean) / (deviation + LEAST_DEVIATION * max(deviation.max(), 1.0))
+    found: Values = (ink - mean) / (deviation + LEAST_DEVIATION * max(deviation.max(), 1.0))
+    return found
 
 
 def key_places(content: Values, count: int, side: int) -> Counts:

@@ -164,7 +164,9 @@ class PuzzleGan(GenerativeModel, Trains, PlacesParts, IllustratesRequests):
         wanted = (self.shape.channels, self.side, self.side)
         if patches is None or patches.ndim != 5 or tuple(patches.shape[2:]) != wanted:
             got = "none" if patches is None else str(tuple(patches.shape))
-            raise UserError(f"puzzlegan: expected patches to be given as (B, K, {', '.join(map(str, wanted))}), got {got}")
+            raise UserError(
+                f"puzzlegan: expected patches to be given as (B, K, {', '.join(map(str, wanted))}), got {got}"
+            )
         return to_signed(patches, self.shape.levels)
 
     def _noise(self, n: int, context: Context) -> Tensor:
