@@ -77,7 +77,7 @@ class MaskOverlap:
             return (self._told(subject, self.name, found, "without masks of training images there is no yardstick"),)
         fixed = best_fixed_mask(requests.masks)
         usual = overlaps(fixed.expand_as(asked.masks), asked.masks)
-        level = f"the training images' mean mask, cut off where it overlaps most with theirs ({float(fixed.sum()):.0f} pixels)"
+        level = f"the training masks' mean, cut off where it overlaps most with them ({float(fixed.sum()):.0f} pixels)"
         note = f"{found.mean() / max(usual.mean(), 1e-9):.2f} times that of {level}; normal interval over requests"
         return (
             self._told(subject, self.name, found, note),
