@@ -42,18 +42,22 @@ def ink_of_windows(images: Images, side: int) -> Counts:
     sums: Counts = images.sum(1, dtype=np.int64)
     for axis in (1, 2):
         last = sums.shape[axis] - side + 1
-        shifted = [sums.take(range(i, i + last), axis) for i in range(side)]
-        sums = np.sum(shifted, 0, dtype=np.int64)
+        parts = [sums.swapaxes(1, axis)[:, i : i + last].swapaxes(1, axis) for i in range(side)]
+        sums = parts[0].copy()
+        for part in parts[1:]:
+            sums += part
     return sums
 
 
-def usual_ink(ink: Counts) -> tuple[Values, Values]:
-    """Mean and standard deviation (rows, columns) of ink (N, rows, columns).
+def usual_ink(images: Images, side: int) -> tuple[Values, Values]:
+    """Mean and standard deviation, over images (N, C, H, W), of the ink of each window, (rows, columns).
 
     From sums of whole numbers, so that they are the same on any machine.
     """
-    n, total = len(ink), ink.sum(0)
-    return total / n, np.sqrt(n * (ink**2).sum(0) - total**2) / n
+    parts = [ink_of_windows(part, side) for part in _chunks(images)]
+    n, total = len(images), np.sum([ink.sum(0) for ink in parts], 0)
+    squares = np.sum([(ink**2).sum(0) for ink in parts], 0)
+    return total / n, np.sqrt(n * squares - total**2) / n
 
 
 def news(ink: Counts, mean: Values, deviation: Values) -> Values:
@@ -90,21 +94,21 @@ def cut(images: Images, places: Counts, side: int) -> tuple[Tensor, Tensor]:
     images: (N, C, H, W). places: (N, K, 2), upper left corners.
     """
     n, count = places.shape[:2]
-    patches = np.empty((n, count, images.shape[1], side, side), np.uint8)
+    steps, image = np.arange(side), np.arange(n)[:, None, None, None]
+    rows, columns = places[..., 0, None, None] + steps[:, None], places[..., 1, None, None] + steps
     masks = np.zeros((n, 1, *images.shape[2:]), np.bool_)
-    for i in range(n):
-        found = [images[i][:, r : r + side, c : c + side] for r, c in places[i]]
-        patches[i] = sorted(found, key=lambda patch: hashlib.sha256(patch.tobytes()).digest())
-        for r, c in places[i]:
-            masks[i, 0, r : r + side, c : c + side] = True
-    return torch.from_numpy(patches), torch.from_numpy(masks)
+    masks[image, 0, rows, columns] = True
+    patches = np.moveaxis(images[image, :, rows, columns], -1, 2)  # (N, K, C, side, side)
+    for own in patches:
+        own[:] = own[sorted(range(count), key=lambda k: hashlib.sha256(own[k].tobytes()).digest())]
+    return torch.from_numpy(np.ascontiguousarray(patches)), torch.from_numpy(masks)
 
 
 def of(base: Dataset) -> Dataset:
     """`digits-puzzle` or `mnist-puzzle`: the enlarged images, each with its key patches and where they lie."""
     large = enlarged.of(base)
     side = max(1, min(large.shape.height, large.shape.width) // PARTS_OF_A_SIDE)
-    usual = usual_ink(ink_of_windows(large.train.images.numpy(), side))
+    usual = usual_ink(large.train.images.numpy(), side)
     train, val, test = (_split(split, side, usual) for split in (large.train, large.val, large.test))
     return dataclasses.replace(
         large,
@@ -120,6 +124,11 @@ def of(base: Dataset) -> Dataset:
 
 def _split(split: Split, side: int, usual: tuple[Values, Values]) -> Split:
     images = split.images.numpy()
-    places = key_places(news(ink_of_windows(images, side), *usual), PATCHES, side)
-    patches, masks = cut(images, places, side)
+    places = [key_places(news(ink_of_windows(part, side), *usual), PATCHES, side) for part in _chunks(images)]
+    patches, masks = cut(images, np.concatenate(places), side)
     return dataclasses.replace(split, requests=Requests(Given(patches=patches), answers=split.images, masks=masks))
+
+
+def _chunks(images: Images) -> list[Images]:
+    """Parts of some thousand images: 64-bit numbers of all at once would fill gigabytes."""
+    return np.array_split(images, max(1, len(images) // 1000))

@@ -55,15 +55,15 @@ class Config:
 
     code: int = 256  # dimensions of a patch's code, and of their sum E
     latent: int = 32  # dimensions of z
-    width: int = 32  # channels next to the image; they double with every halving
+    width: int = 24  # channels next to the image; they double with every halving
     widest: int = 128  # the most channels of any layer
-    dropout: float = 0.1  # in the encoder, and of E
-    mask_weight: float = 10.0  # of the spatial loss, a mean over pixels
-    inside_weight: float = 1.0  # of the mask's pixels in it; above 1 it draws the mask of what is likely, not certain
-    appearance_weight: float = 10.0  # of the appearance loss, a mean over pixels
+    dropout: float = 0.2  # in the encoder, and of E
+    mask_weight: float = 50.0  # of the spatial loss, a mean over pixels
+    inside_weight: float = 3.0  # of the mask's own pixels in it; the paper's 1 draws nothing where no place is certain
+    appearance_weight: float = 50.0  # of the appearance loss, a mean over pixels
     slope: float = 0.2  # of LeakyReLU in D
-    lr_generator: float = 1e-3
-    lr_discriminator: float = 4e-4
+    lr_generator: float = 3e-3
+    lr_discriminator: float = 1.5e-3
     beta1: float = 0.5  # of Adam
     weight_decay: float = 0.0  # of the generator
     decay: str = "linear"  # of both learning rates over the budget

@@ -52,11 +52,11 @@ def test_patches_share_no_pixel_and_lie_inside_of_the_mask(data: Dataset) -> Non
     assert torch.equal(inside, requests.given.patches.flatten(1).sort(1).values), "the mask covers the patches' pixels"
 
 
-def test_windows_sums_and_usual_ink_are_those_of_plain_formulas() -> None:
+def test_sums_of_windows_and_usual_ink_are_those_of_plain_formulas() -> None:
     images = some(channels=3)
     sums = puzzle.ink_of_windows(images, 4)
     assert np.array_equal(sums, sliding_window_view(images.astype(np.int64), (4, 4), axis=(2, 3)).sum((1, 4, 5)))
-    mean, deviation = puzzle.usual_ink(sums)
+    mean, deviation = puzzle.usual_ink(images, 4)
     np.testing.assert_allclose(mean, sums.mean(0), rtol=1e-12)
     np.testing.assert_allclose(deviation, sums.std(0), rtol=1e-9)
 
