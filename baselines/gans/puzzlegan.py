@@ -9,7 +9,8 @@ image's part on this one's ground, and this one's part on another's ground. So t
 asks whether ground and parts belong together.
 
 For small images: patches are encoded at their own size and not blown up to the image's, so that there are no feature
-maps of theirs to hand on; group norm stands for batch norm in what draws, so that an image does not hang on its batch.
+maps of theirs to hand on; group norm stands for batch norm in what draws, so that an image does not hang on its batch;
+and the mask's own pixels weigh more in the spatial loss, since plain L1 draws no mask where no place is certain.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class PuzzleGan(GenerativeModel, Trains, PlacesParts, IllustratesRequests):
         )
 
     def discriminator_loss(self, batch: Batch, context: Context) -> Losses:
-        """-E log D(y), and -E log(1 - D) of each negative; y' is the batch's next image."""
+        """-E log D(y), and -E log(1 - D) of each negative."""
         real, mask = self._truth(batch)
         with torch.no_grad():
             drawn, _ = self.generator(self._patches(batch.given), self._noise(len(real), context))
@@ -180,7 +181,7 @@ class PuzzleGan(GenerativeModel, Trains, PlacesParts, IllustratesRequests):
 
 
 def negatives(real: Tensor, mask: Tensor, drawn: Tensor) -> dict[str, Tensor]:
-    """What D is to refuse, (B, C, H, W) each; masks are of `real`, and the other image is the next one of the batch."""
+    """What D is to refuse, (B, C, H, W) each; masks are of `real`, the other image is the one before in the batch."""
     other = real.roll(1, 0)
     return {
         "fake": drawn,

@@ -141,7 +141,7 @@ class AppearanceDistance:
         images = torch.cat(list(subject.generated.batches(_BATCH)))[: len(asked)].cpu()
         there = distances_there(images, asked.answers, asked.masks, levels)
         anywhere = distances_anywhere(images, asked.given.patches, levels)
-        others = asked.answers.roll(1, 0)
+        others = asked.answers.roll(-1, 0)
         by_chance = distances_there(others, asked.answers, asked.masks, levels).mean()
         somewhere = distances_anywhere(others, asked.given.patches, levels).mean()
         return (

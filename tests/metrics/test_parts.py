@@ -131,7 +131,7 @@ def test_an_oracle_shows_the_patches_where_they_lay(data: Dataset) -> None:
 
 
 def test_another_image_is_at_the_distance_that_the_note_calls_chance(data: Dataset) -> None:
-    found = AppearanceDistance().measure(subject_of(data, Oracle(data, shifted=-1)))
+    found = AppearanceDistance().measure(subject_of(data, Oracle(data, shifted=1)))
     for m in found:
         assert f"{m.value:.3f} in the next request's true image" in m.note
     there, anywhere = (m.value for m in found)
@@ -164,9 +164,8 @@ def test_distances_are_means_of_absolute_differences() -> None:
     assert parts.distances_there(images, answers, mask, 256)[0] == pytest.approx(0.2 / 8)
     patches = torch.full((1, 1, 2, 2, 2), 51, dtype=torch.uint8)
     images[0, :, 1:, 1:] = 102
-    windows = [[0, 1], [1, 4]]  # pixels of 102 in each window of four
-    least = min(0.2 for row in windows for _ in row)
-    assert parts.distances_anywhere(images, patches, 256)[0] == pytest.approx(least)
+    images[0, 0, 1, 1], images[0, 0, 2, 2] = 60, 70  # the lower right window alone holds both
+    assert parts.distances_anywhere(images, patches, 256)[0] == pytest.approx((9 + 19 + 6 * 51) / 8 / 255)
 
 
 # What cannot be measured

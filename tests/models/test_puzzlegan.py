@@ -113,7 +113,7 @@ def test_fewer_patches_will_do_and_ones_of_another_size_will_not() -> None:
 # Losses
 
 
-def test_negatives_are_the_drawn_image_and_two_mixtures_with_the_next_image() -> None:
+def test_negatives_are_the_drawn_image_and_two_mixtures_with_the_image_before() -> None:
     real, drawn = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 2, 2), torch.full((4, 1, 2, 2), 9.0)
     mask = torch.tensor([[1.0, 0], [0, 0]]).expand(4, 1, 2, 2)
     found = puzzlegan.negatives(real, mask, drawn)
