@@ -35,6 +35,10 @@ PARTS_OF_A_SIDE = 4
 LEAST_DEVIATION = 0.15
 """Added to the standard deviations, as a share of the largest: at the border, where hardly any image has ink, a trace
 of it is no news."""
+LEAST_INK = 0.1
+"""Share of the ink of the image's fullest window that a key patch has at least, while there are such windows: of a thin
+stroke all else would be empty corners, which are usual but say nothing."""
+_LAST = 1e6
 
 
 def ink_of_windows(images: Images, side: int) -> Counts:
@@ -61,9 +65,9 @@ def usual_ink(images: Images, side: int) -> tuple[Values, Values]:
 
 
 def news(ink: Counts, mean: Values, deviation: Values) -> Values:
-    """By how many standard deviations a window has more ink than usual, (N, rows, columns)."""
+    """By how many standard deviations a window has more ink than usual, (N, rows, columns); nearly empty ones last."""
     found: Values = (ink - mean) / (deviation + LEAST_DEVIATION * max(deviation.max(), 1.0))
-    return found
+    return np.where(ink >= LEAST_INK * ink.max((1, 2), keepdims=True), found, found - _LAST)
 
 
 def key_places(content: Values, count: int, side: int) -> Counts:

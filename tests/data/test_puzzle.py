@@ -74,6 +74,17 @@ def test_the_first_place_has_the_most_news_and_the_next_the_most_that_is_left() 
             assert values[row, column] == max(free)
 
 
+def test_news_is_the_standard_score_and_windows_without_ink_come_last() -> None:
+    ink = np.array([[[100, 60, 9], [0, 40, 10]]])
+    mean, deviation = np.full((2, 3), 50.0), np.full((2, 3), 17.0)
+    mean[1, 0] = -1e4  # an empty window that would be the greatest news
+    found = puzzle.news(ink, mean, deviation)
+    scores = (ink - mean) / (1.15 * 17)
+    assert np.array_equal(found < -1000, [[[False, False, True], [True, False, False]]])
+    np.testing.assert_allclose(found[found > -1000], scores[found > -1000])
+    assert puzzle.key_places(found, 6, 1)[0, -2:].tolist() == [[1, 0], [0, 2]]
+
+
 def test_a_tie_goes_to_the_upper_left_and_no_room_is_an_error() -> None:
     assert puzzle.key_places(np.zeros((1, 5, 5)), 2, 2)[0].tolist() == [[0, 0], [0, 2]]
     with pytest.raises(ValueError, match="room for 2 of side 3, got 4x4"):
