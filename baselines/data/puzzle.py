@@ -2,8 +2,9 @@
 
 Lee et al. 2017 (arXiv:1703.10730) take the informative regions that a detector of objects finds. Here a window informs
 by its ink: by how many standard deviations it has more than the training images have in that place. The window with the
-most is taken, then the one with the most that shares no pixel with it, and so on. Counted so, key patches lie anywhere
-in the image; the plain most of ink or of edges lies in the middle, where one mask for all images is half right.
+most is taken, then the one with the most that shares no pixel with it, and so on. Windows with nearly no ink come
+last. Counted so, key patches lie anywhere in the image; the plain most of ink or of edges lies in the middle, where one
+mask for all images is half right.
 
 Patches stand in the order of a hash of their pixels, which tells neither where they lay nor which was found first.
 Where they lay is known of every image, so scores are exact.
