@@ -28,13 +28,18 @@ class Batches:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "redraw", position))
         images = self.split.take(index, generator).to(self.device)
         labels, attributes = self._rows(self.split.labels, index), self._rows(self.split.attributes, index)
-        return Batch(images, labels, attributes, self._given(index, position))
+        return Batch(images, labels, attributes, self._given(index, position), self._masks(index))
 
     def _given(self, index: Tensor, position: int) -> Given | None:
         if self.requests is None:
             return None
         rows = index if self.other is None else self.other.take(position, len(index))
         return self.requests.given.take(rows).to(self.device)
+
+    def _masks(self, index: Tensor) -> Tensor | None:
+        if self.requests is None or not self.requests.aligned:
+            return None
+        return self._rows(self.requests.masks, index)
 
     def _rows(self, values: Tensor | None, index: Tensor) -> Tensor | None:
         return None if values is None else values[index].to(self.device)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from baselines.given import Requests
+from baselines.given import Given, Requests
 from baselines.noise import Noise
 from baselines.types import Draw, Kind
 
@@ -200,3 +200,14 @@ class HasCharts(ABC):
     @abstractmethod
     def charts(self, real: Tensor, noise: Noise) -> tuple[Chart, ...]:
         """Charts made from uint8 test images (n, C, H, W), n at least 1, and from noise."""
+
+
+class PlacesParts(ABC):
+    """Draws images around key patches, and tells where in them it put these."""
+
+    @abstractmethod
+    def place(self, n: int, draw: Draw, noise: Noise, given: Given) -> tuple[Tensor, Tensor]:
+        """The images that `sample` draws, uint8 (n, C, H, W), and masks (n, 1, H, W) in [0, 1]: inside of a patch is 1.
+
+        given: its patches, one row an image.
+        """

@@ -26,12 +26,13 @@ from baselines.capabilities import (
     Moments,
     Nats,
     Panel,
+    PlacesParts,
     Reconstructs,
     Strip,
 )
 from baselines.config import nearest
 from baselines.errors import UserError
-from baselines.given import Given
+from baselines.given import Given, Requests
 from baselines.noise import Noise
 from baselines.types import Conditions, Draw, ImageShape, Task
 
@@ -65,9 +66,11 @@ __all__ = [
     "OptimiserConfig",
     "Panel",
     "Phase",
+    "PlacesParts",
     "Pretrained",
     "Reconstructs",
     "Replays",
+    "Requests",
     "Strip",
     "Training",
     "Trains",
@@ -85,6 +88,7 @@ class Batch:
     labels: Tensor | None = None
     attributes: Tensor | None = None  # (B, A) int64, the values that the images have, where the data says
     given: Given | None = None  # of a conditional task; of a translation without pairs its rows are other images'
+    masks: Tensor | None = None  # (B, 1, H, W) bool, where the key patches were cut out; known in training alone
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.config import nearest
-from baselines.data import arrays, digits, enlarged, folder, markov_mesh, mnist
+from baselines.data import arrays, digits, enlarged, folder, markov_mesh, mnist, puzzle
 from baselines.data.dataset import Dataset
 from baselines.errors import UserError
 
@@ -32,6 +32,7 @@ _FIXED: dict[str, tuple[str, Callable[[], Dataset]]] = {
 }
 _MADE_OF: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
     "large": ("16x16 or 32x32, 256 levels", enlarged.of),
+    "puzzle": ("the same, with three key patches of each image in no order and without their places", puzzle.of),
 }
 """Generated from real digits: `digits-large` and `mnist-large`, and so on."""
 _BASES = ("digits", "mnist")

@@ -18,6 +18,7 @@ from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.over_training import OverTraining
+from bench.metrics.parts import AppearanceDistance, MaskOverlap
 from bench.metrics.path_length import PathLength
 from bench.metrics.sharpness import Sharpness
 from bench.metrics.wasserstein import Wasserstein
@@ -38,6 +39,8 @@ _ALL = (
     ModeDivergence(),
     Birthday(),
     AttributeAccuracy(),
+    MaskOverlap(),
+    AppearanceDistance(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),
