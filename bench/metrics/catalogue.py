@@ -18,6 +18,7 @@ from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.path_length import PathLength
 from bench.metrics.sharpness import Sharpness
+from bench.metrics.translation import CycleDistance, PairedError
 
 _ALL = (
     BitsPerDim(),
@@ -34,6 +35,8 @@ _ALL = (
     Modes(),
     ModeDivergence(),
     AttributeAccuracy(),
+    PairedError(),
+    CycleDistance(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),
