@@ -154,7 +154,9 @@ class CycleGan(GenerativeModel, Trains, Translates, IllustratesRequests):
         # identity; no image of a batch depends on another
         to_y, same_y = self.to_target(torch.cat([x, y])).split(len(x))
         to_x, same_x = self.to_source(torch.cat([y, x])).split(len(y))
-        fools = (self.target_discriminator(to_y) - 1).square().mean() + (self.source_discriminator(to_x) - 1).square().mean()
+        fools = (self.target_discriminator(to_y) - 1).square().mean() + (
+            self.source_discriminator(to_x) - 1
+        ).square().mean()
         cycle = F.l1_loss(self.to_source(to_y), x) + F.l1_loss(self.to_target(to_x), y)
         identity = F.l1_loss(same_y, y) + F.l1_loss(same_x, x)
         total = fools + self.config.cycle * (cycle + self.config.identity * identity)
