@@ -10,7 +10,7 @@ E (D(y) - 1)^2 / 2 + E D(G(x))^2 / 2, and G and F minimise together (their eqs. 
 |.| being means over pixels. Discriminators see generated images from a pool of the last 50 (section 4; Shrivastava et
 al. 2017, arXiv:1612.07828, section 2.3).
 
-For small data it departs from the paper in: networks, small and with one or two halvings; batches of more than one
+For small data it departs from the paper in: networks, which are small; batches of more than one
 image; a learning rate that falls from the start and not from half way; an average of the generators' weights, which
 is what translates; and the order of updates, in which the discriminators come second and see new translations.
 """
@@ -57,8 +57,9 @@ class Config:
 
     width: int = 16  # channels of the generators next to the image; they double with every halving
     blocks: int = 3  # residual blocks of a generator
+    down: int = 1  # halvings of a generator before its blocks
     patch_width: int = 32  # channels of the discriminators behind their first halving
-    halvings: int = 1  # of the discriminators: patches of 12x12 pixels with one, of 26x26 with two
+    patch_down: int = 1  # halvings of the discriminators: patches of 12x12 pixels with one, of 26x26 with two
     slope: float = 0.2  # of LeakyReLU in the discriminators
     cycle: float = 10.0  # lambda, the weight of the cycle
     identity: float = 0.5  # weight of the identity, as a share of lambda
@@ -70,10 +71,10 @@ class Config:
     training: Training = Training(batch_size=8, ema_decay=0.99)
 
     def __post_init__(self) -> None:
-        for name in ("width", "patch_width", "halvings", "pool"):
+        for name in ("width", "patch_width", "patch_down", "pool"):
             if getattr(self, name) < 1:
                 raise UserError(f"cyclegan.{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("blocks", "cycle", "identity"):
+        for name in ("blocks", "down", "cycle", "identity"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"cyclegan.{name}: expected 0 or more, got {getattr(self, name)}")
 
@@ -128,10 +129,10 @@ class CycleGan(GenerativeModel, Trains, Translates, IllustratesRequests):
         self.config = config
         self.training_config = config.training
         size, c = (shape.height, shape.width), config
-        self.to_target = image_to_image(size, shape.channels, shape.channels, c.width, c.blocks)
-        self.to_source = image_to_image(size, shape.channels, shape.channels, c.width, c.blocks)
-        self.target_discriminator = image_to_patches(size, shape.channels, c.patch_width, c.halvings, c.slope)
-        self.source_discriminator = image_to_patches(size, shape.channels, c.patch_width, c.halvings, c.slope)
+        self.to_target = image_to_image(size, shape.channels, shape.channels, c.width, c.blocks, c.down)
+        self.to_source = image_to_image(size, shape.channels, shape.channels, c.width, c.blocks, c.down)
+        self.target_discriminator = image_to_patches(size, shape.channels, c.patch_width, c.patch_down, c.slope)
+        self.source_discriminator = image_to_patches(size, shape.channels, c.patch_width, c.patch_down, c.slope)
         self.target_pool, self.source_pool = Pool(c.pool, shape.chw), Pool(c.pool, shape.chw)
         self.apply(_initialise)
 

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from baselines.nets.conv import Size, double, halve, halvings
 
 KERNEL = 7  # of a generator's first and last convolution
-COARSEST = 8  # pixels of a side, down to which a generator halves an image
-MOST_HALVINGS = 2
 
 
 class Block(nn.Module):
@@ -37,17 +35,20 @@ def normed(channels: int, size: Size) -> nn.Module:
     return nn.InstanceNorm2d(channels, affine=True) if size[0] * size[1] > 1 else nn.Identity()
 
 
-def image_to_image(size: Size, channels_in: int, channels_out: int, width: int, blocks: int) -> nn.Sequential:
+def image_to_image(
+    size: Size, channels_in: int, channels_out: int, width: int, blocks: int, down: int
+) -> nn.Sequential:
     """Images (B, channels_in, *size) to (B, channels_out, *size) in (-1, 1).
 
     Args:
-        size: of the images; halved once, or twice where a side then still is above COARSEST.
+        size: of the images.
         channels_in: of the images that go in.
         channels_out: of those that come out.
         width: channels next to the image; they double with every halving.
         blocks: residual blocks at the coarsest size.
+        down: halvings before the blocks, and doublings behind them; of an image of one pixel there are none.
     """
-    sizes = halvings(size, smallest=COARSEST)[: MOST_HALVINGS + 1]
+    sizes = halvings(size, smallest=max(size), fewest=down)
     widths = [width * 2**stage for stage in range(len(sizes))]
     layers: list[nn.Module] = [nn.Conv2d(channels_in, width, KERNEL, padding=KERNEL // 2, padding_mode="replicate")]
     layers += [normed(width, size), nn.ReLU()]
@@ -68,7 +69,7 @@ def image_to_patches(size: Size, channels_in: int, width: int, down: int, slope:
     `down` halvings, a 3x3 convolution and a last one of 3x3: with one halving a patch has 12x12 pixels, with two 26x26.
     Every layer but the first and the last has instance norm.
     """
-    sizes = halvings(size, smallest=1, fewest=down)[: down + 1]
+    sizes = halvings(size, smallest=max(size), fewest=down)
     layers: list[nn.Module] = []
     channels = channels_in
     for stage in range(len(sizes) - 1):

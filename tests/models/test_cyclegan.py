@@ -17,7 +17,7 @@ from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
 from baselines.gans.cyclegan import MODEL, Config, CycleGan, Pool, discriminator_loss
 from baselines.given import Requests
-from baselines.nets.translation import image_to_image, image_to_patches
+from baselines.nets.translation import Block, image_to_image, image_to_patches
 from baselines.types import Budget, ImageShape
 
 SHAPE = ImageShape(1, 8, 8, 256)
@@ -57,7 +57,7 @@ def test_the_generators_loss_is_adversarial_plus_ten_cycles_plus_five_identities
     fools = ((model.target_discriminator(to_y) - 1) ** 2).mean() + ((model.source_discriminator(to_x) - 1) ** 2).mean()
     cycle = (model.to_source(to_y) - x).abs().mean() + (model.to_target(to_x) - y).abs().mean()
     identity = (model.to_target(y) - y).abs().mean() + (model.to_source(x) - x).abs().mean()
-    assert min(float(fools), float(cycle), float(identity)) > 0.1
+    assert min(part.item() for part in (fools, cycle, identity)) > 0.1
     torch.testing.assert_close(found.total, fools + 10 * cycle + 5 * identity)
     torch.testing.assert_close(found.parts["cycle"], cycle)
 
@@ -196,26 +196,28 @@ def test_a_discriminator_judges_patches(down: int, side: int) -> None:
     assert int(rows[-1] - rows[0]) + 1 == side
 
 
-@pytest.mark.parametrize("size", [(3, 3), (5, 17), (8, 8), (28, 28), (32, 32), (3, 40)])
+@pytest.mark.parametrize("size", [(3, 3), (5, 17), (8, 8), (28, 28), (3, 40)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_generator_keeps_size_and_channels_and_each_image_to_itself(size: tuple[int, int], channels: int) -> None:
+@pytest.mark.parametrize("down", [0, 1, 2])
+def test_a_generator_keeps_size_and_channels_and_each_image_to_itself(
+    size: tuple[int, int], channels: int, down: int
+) -> None:
     torch.manual_seed(0)
-    network = image_to_image(size, channels, channels, 4, 1)
+    network = image_to_image(size, channels, channels, 4, 1, down)
     x = torch.rand(3, channels, *size) * 2 - 1
     images = network(x)
     assert images.shape == x.shape
     assert float(images.detach().abs().max()) < 1
     torch.testing.assert_close(network(x[1:2])[0], images[1], rtol=1e-4, atol=1e-5)
-    coarsest = max(size) // 2 if max(size) <= 16 else -(-max(size) // 4)
-    seen: list[int] = []
-    for layer in network:
-        x = layer(x)
-        seen.append(max(x.shape[2:]))
-    assert min(seen) == -(-max(size) // 2) if max(size) <= 16 else coarsest
+    inside: list[Tensor] = []
+    blocks = [layer for layer in network if isinstance(layer, Block)]
+    blocks[0].register_forward_pre_hook(lambda module, args: inside.append(args[0]))
+    network(x)
+    assert inside[0].shape[1:] == (4 * 2**down, *(-(-side // 2**down) for side in size))
 
 
 def test_instance_norm_is_in_all_layers_but_the_first_and_last_of_a_discriminator_and_the_last_of_a_generator() -> None:
-    model = built(Config(blocks=2, halvings=2), ImageShape(1, 32, 32, 256))
+    model = built(Config(blocks=2, down=1, patch_down=2), ImageShape(1, 32, 32, 256))
     for network, bare in ((model.target_discriminator, 2), (model.to_target, 1)):
         layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
         norms = [m for m in network.modules() if isinstance(m, nn.InstanceNorm2d)]
@@ -264,25 +266,25 @@ def test_pictures_show_source_translation_the_way_back_and_the_answer_where_it_i
     assert strip.columns == ("source", "translated", "and back")
 
 
-def test_a_generator_can_learn_a_negative_without_pairs(tmp_path: Path) -> None:
-    """Bright shapes on black, and dark ones on white: the only way to look like the other domain is to invert."""
+def test_a_generator_learns_from_domains_alone_what_sets_them_apart(tmp_path: Path) -> None:
+    """Bright shapes and dim ones, never the same: the shapes stay, and their ink is dimmed."""
 
     def shapes(n: int, seed: int) -> Tensor:
-        coarse = torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) < 0.25
+        coarse = torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed)) < 0.5
         return (F.interpolate(coarse.float(), scale_factor=2) * 255).to(torch.uint8)
 
     config = Config(width=8, blocks=1, patch_width=8, training=Training(batch_size=8, ema_decay=0.9))
-    train = Split(255 - shapes(200, 0), requests=Requests(Given(images=shapes(200, 1)), aligned=False))
+    train = Split(shapes(200, 0) // 2, requests=Requests(Given(images=shapes(200, 1)), aligned=False))
     told = {"tasks": frozenset({"translation"}), "conditions": Conditions(source=SHAPE)}
     data = Dataset("toy", SHAPE, train, train, train, "here", "none", **told)  # type: ignore[arg-type]
     model = built(config)
     trainer.Trainer(model, data, 0, Budget(images=1600), tmp_path, task="translation").run()
     x = shapes(100, 2)
     with torch.no_grad():
-        error = (model.translate(x).float() - (255 - x.float())).abs().mean() / 255
-        untouched = (x.float() - (255 - x.float())).abs().mean() / 255
-    assert float(untouched) == 1
-    assert float(error) < 0.2
+        error = (model.translate(x).float() - (x // 2).float()).abs().mean() / 255
+        untouched = (x.float() - (x // 2).float()).abs().mean() / 255
+    assert float(untouched) > 0.2
+    assert float(error) < 0.25 * float(untouched)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,7 @@ def test_a_generator_can_learn_a_negative_without_pairs(tmp_path: Path) -> None:
     [
         ({"pool": 0}, r"cyclegan\.pool: expected at least 1, got 0"),
         ({"width": 0}, r"cyclegan\.width"),
-        ({"halvings": 0}, r"cyclegan\.halvings"),
+        ({"patch_down": 0}, r"cyclegan\.patch_down"),
         ({"cycle": -1.0}, r"cyclegan\.cycle: expected 0 or more"),
         ({"identity": math.nan}, r"cyclegan\.identity"),
     ],
