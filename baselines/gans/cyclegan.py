@@ -56,7 +56,7 @@ class Config:
     """Sizes, weights and learning rates; the defaults are tuned for digits of 16x16 and their outlines."""
 
     width: int = 16  # channels of the generators next to the image; they double with every halving
-    blocks: int = 3  # residual blocks of a generator
+    blocks: int = 2  # residual blocks of a generator
     down: int = 1  # halvings of a generator before its blocks
     patch_width: int = 32  # channels of the discriminators behind their first halving
     patch_down: int = 1  # halvings of the discriminators: patches of 12x12 pixels with one, of 26x26 with two
@@ -64,11 +64,11 @@ class Config:
     cycle: float = 10.0  # lambda, the weight of the cycle
     identity: float = 0.5  # weight of the identity, as a share of lambda
     pool: int = 50  # translations of each domain that the discriminators are shown again
-    lr_generators: float = 1e-3
+    lr_generators: float = 2e-3
     lr_discriminators: float = 1e-3
     beta1: float = 0.5  # of Adam
     decay: str = "linear"  # of both learning rates over the budget
-    training: Training = Training(batch_size=8, ema_decay=0.99)
+    training: Training = Training(batch_size=4, ema_decay=0.99)
 
     def __post_init__(self) -> None:
         for name in ("width", "patch_width", "patch_down", "pool"):

@@ -53,8 +53,8 @@ RECIPES: Mapping[str, Recipe] = {
     "digits-large-cnn": Recipe(epochs=60),
     "mnist-large-cnn": Recipe(epochs=12, batch_size=128),
     "digits-outline-cnn": Recipe(epochs=100),
-    "mnist-outline-cnn": Recipe(epochs=12, batch_size=128),
-    "digits-to-mnist-cnn": Recipe(epochs=12, batch_size=128),
+    "mnist-outline-cnn": Recipe(epochs=8, batch_size=128),
+    "digits-to-mnist-cnn": Recipe(epochs=8, batch_size=128),
 }
 
 
