@@ -7,12 +7,13 @@ E (D(y) - 1)^2 / 2 + E D(G(x))^2 / 2, and G and F minimise together (their eqs. 
     E (D_y(G(x)) - 1)^2 + E (D_x(F(y)) - 1)^2
     + lambda (E |F(G(x)) - x| + E |G(F(y)) - y|) + 0.5 lambda (E |G(y) - y| + E |F(x) - x|),
 
-|.| being means over pixels. Discriminators see generated images from a pool of the last 50 (section 4; Shrivastava et
-al. 2017, arXiv:1612.07828, section 2.3).
+|.| being means over pixels. Of generated images the discriminators see some as they come and in place of others older
+ones, out of a pool of 50 (section 4; Shrivastava et al. 2017, arXiv:1612.07828, section 2.3).
 
-For small data it departs from the paper in: networks, which are small; batches of more than one
-image; a learning rate that falls from the start and not from half way; an average of the generators' weights, which
-is what translates; and the order of updates, in which the discriminators come second and see new translations.
+For small data it departs from the paper in: small networks, whose patches are of 12x12 pixels and not of 70x70; batches
+of more than one image; a learning rate that falls from the start and not from half way; an average of the generators'
+weights, which is what translates; and the order of updates, in which the discriminators come second and see new
+translations.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ class Config:
 class Pool(nn.Module):
     """The images that discriminators are shown: of a batch some are new, in place of others come older ones.
 
-    Until it is full it keeps what it gets, and gives it back. Then an image is exchanged, with probability 1/2, for
-    one of those that it keeps, chosen at random, and else comes back itself and is not kept. What it keeps are
-    buffers, so that training resumes with the same images.
+    Until it is full it keeps what it gets, and gives it back. Then an image is exchanged with probability 1/2 for one
+    of those that are kept, chosen at random; else it comes back itself and is not kept. What is kept are buffers, so
+    that training resumes with the same images.
     """
 
     images: Tensor
