@@ -16,7 +16,6 @@ from baselines.data import enlarged
 from baselines.data.dataset import Dataset, Split
 from baselines.data.outline import classes_of, unpaired
 from baselines.data.splitting import stratified_order
-from baselines.given import Given, Requests
 from baselines.types import Conditions, ImageShape
 
 FRAME = 2  # pixels at each side of MNIST that are cut off
@@ -67,5 +66,5 @@ def _split(split: Split, most: int, shape: ImageShape, given: Split, scored: boo
     targets = Split(averaged(images, shape.height, shape.width), split.labels[index])
     requests = unpaired(given.images)
     if scored:
-        requests = Requests(Given(images=given.images), aligned=False, attributes=classes_of(given))
+        requests = dataclasses.replace(requests, attributes=classes_of(given))
     return dataclasses.replace(targets, attributes=classes_of(targets), requests=requests)
