@@ -100,6 +100,18 @@ class Reconstructs(ABC):
         """uint8 (B, C, H, W) to uint8 (B, C, H, W)."""
 
 
+class Translates(ABC):
+    """Carries images of one domain to another, and back; both deterministic, each image by itself."""
+
+    @abstractmethod
+    def translate(self, x: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) of the source domain to uint8 (B, C, H, W) of the target's, levels 0 .. levels - 1."""
+
+    @abstractmethod
+    def back(self, y: Tensor) -> Tensor:
+        """The other way: uint8 of the target domain to uint8 of the source's."""
+
+
 class HasLatent(ABC):
     """Makes an image of each point of a latent space, whose prior is standard normal."""
 

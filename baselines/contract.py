@@ -29,6 +29,7 @@ from baselines.capabilities import (
     PlacesParts,
     Reconstructs,
     Strip,
+    Translates,
 )
 from baselines.config import nearest
 from baselines.errors import UserError
@@ -74,6 +75,7 @@ __all__ = [
     "Strip",
     "Training",
     "Trains",
+    "Translates",
 ]
 
 

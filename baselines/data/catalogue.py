@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.config import nearest
-from baselines.data import arrays, digits, enlarged, folder, markov_mesh, mnist, puzzle
+from baselines.data import across, arrays, digits, enlarged, folder, markov_mesh, mnist, outline, puzzle
 from baselines.data.dataset import Dataset
 from baselines.errors import UserError
 
@@ -33,9 +33,14 @@ _FIXED: dict[str, tuple[str, Callable[[], Dataset]]] = {
 _MADE_OF: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
     "large": ("16x16 or 32x32, 256 levels", enlarged.of),
     "puzzle": ("the same, with three key patches of each image in no order and without their places", puzzle.of),
+    "outline": ("outlines, and filled digits to be translated to them, without pairs; 256 levels", outline.of),
 }
 """Generated from real digits: `digits-large` and `mnist-large`, and so on."""
 _BASES = ("digits", "mnist")
+_BETWEEN: dict[str, tuple[str, Callable[[Dataset, Dataset], Dataset]]] = {
+    "digits-to-mnist": ("mnist at 16x16, and digits to be translated to it; no pairs, and no answers", across.of),
+}
+"""Made of two data sets, which the name tells."""
 
 _PATHS: dict[str, tuple[str, Callable[[Path, str], Dataset]]] = {
     "folder": ("your own images of one size, grey or RGB (png, jpg, ...), in one folder", folder.load),
@@ -53,6 +58,7 @@ def names() -> tuple[DatasetInfo, ...]:
             for kind, (line, _) in _MADE_OF.items()
             for base in _BASES
         ),
+        *(DatasetInfo(name, line) for name, (line, _) in _BETWEEN.items()),
         *(DatasetInfo(f"{scheme}:PATH", line) for scheme, (line, _) in _PATHS.items()),
     )
 
@@ -69,6 +75,9 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         return _FIXED[name][1]()
     if name in mnist.VARIANTS:
         return mnist.load(name, data_dir or _data_dir_from_environment())
+    if name in _BETWEEN:
+        first, _, second = name.partition("-to-")
+        return _BETWEEN[name][1](load(first, data_dir), load(second, data_dir))
     base, dash, kind = name.partition("-")
     if dash and base in _BASES and kind in _MADE_OF:
         return _MADE_OF[kind][1](load(base, data_dir))

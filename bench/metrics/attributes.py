@@ -66,7 +66,7 @@ def missing_judgement(subject: Subject) -> str | None:
 
 
 class AttributeAccuracy:
-    """`attribute_accuracy[NAME]` for each attribute, `[all]` for all at once, `[unseen]` for new combinations."""
+    """`attribute_accuracy[NAME]` for each attribute, `[all]` of several at once, `[unseen]` for new combinations."""
 
     name = "attribute_accuracy"
     description = "Share of images that show what was asked for, as an independent classifier of attributes judges"
@@ -85,7 +85,8 @@ class AttributeAccuracy:
         right = {name: found[name].argmax(1) == wanted[:, i] for i, name in enumerate(found)}
         whole = np.all(list(right.values()), axis=0)
         told = [self._share(subject, name, values) for name, values in right.items()]
-        told.append(self._share(subject, "all", whole))
+        if len(told) > 1:
+            told.append(self._share(subject, "all", whole))
         unseen = None if asked.unseen is None else asked.unseen.numpy()
         if unseen is not None and unseen.any():
             told.append(self._share(subject, "unseen", whole[unseen]))

@@ -21,6 +21,7 @@ from bench.metrics.over_training import OverTraining
 from bench.metrics.parts import AppearanceDistance, MaskOverlap
 from bench.metrics.path_length import PathLength
 from bench.metrics.sharpness import Sharpness
+from bench.metrics.translation import CycleDistance, PairedError
 from bench.metrics.wasserstein import Wasserstein
 
 _ALL = (
@@ -41,6 +42,8 @@ _ALL = (
     AttributeAccuracy(),
     MaskOverlap(),
     AppearanceDistance(),
+    PairedError(),
+    CycleDistance(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),

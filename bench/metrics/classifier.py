@@ -56,11 +56,22 @@ class Spec:
         return self.channels, self.height, self.width
 
 
+_DIGIT = (("digit", CLASSES),)  # the class as an attribute, which a translation is to keep
+
 SPECS: Mapping[str, Spec] = {
     "digits-cnn": Spec("digits-cnn", "digits", 8, 8, (32, 64, 64), (False, True, False)),
     "mnist-cnn": Spec("mnist-cnn", "mnist", 28, 28, (32, 64, 64), (True, True, True)),
     "digits-large-cnn": Spec("digits-large-cnn", "digits-large", 16, 16, (32, 48, 48), (True, True, False)),
     "mnist-large-cnn": Spec("mnist-large-cnn", "mnist-large", 32, 32, (24, 48, 48), (True, True, True)),
+    "digits-outline-cnn": Spec(
+        "digits-outline-cnn", "digits-outline", 16, 16, (32, 48, 48), (True, True, False), heads=_DIGIT
+    ),
+    "mnist-outline-cnn": Spec(
+        "mnist-outline-cnn", "mnist-outline", 32, 32, (24, 48, 48), (True, True, True), heads=_DIGIT
+    ),
+    "digits-to-mnist-cnn": Spec(
+        "digits-to-mnist-cnn", "digits-to-mnist", 16, 16, (32, 48, 48), (True, True, False), heads=_DIGIT
+    ),
 }
 
 

@@ -33,6 +33,9 @@ OWN_CLASSIFIER: Mapping[str, str] = {
     "mnist-large": "mnist-large-cnn",
     "digits-puzzle": "digits-large-cnn",  # the same images
     "mnist-puzzle": "mnist-large-cnn",
+    "digits-outline": "digits-outline-cnn",
+    "mnist-outline": "mnist-outline-cnn",
+    "digits-to-mnist": "digits-to-mnist-cnn",
 }
 INCEPTION, PIXELS = "inception", "pixels8x8"
 NETWORKS: Mapping[str, Callable[[Path | None, str], Extractor]] = {

@@ -52,6 +52,9 @@ RECIPES: Mapping[str, Recipe] = {
     "mnist-cnn": Recipe(epochs=10, batch_size=128),
     "digits-large-cnn": Recipe(epochs=60),
     "mnist-large-cnn": Recipe(epochs=12, batch_size=128),
+    "digits-outline-cnn": Recipe(epochs=100),
+    "mnist-outline-cnn": Recipe(epochs=8, batch_size=128),
+    "digits-to-mnist-cnn": Recipe(epochs=8, batch_size=128),
 }
 
 
