@@ -147,3 +147,15 @@ class IllustratesRequests(ABC):
     @abstractmethod
     def pictures_of(self, requests: Requests, noise: Noise) -> tuple[Strip, ...]:
         """Strips made from the test split's first requests and from noise; no request is picked."""
+
+
+class TranslatesDomains(ABC):
+    """Gives an image other attributes and keeps the rest; without chance, so that it can be asked to bring it back."""
+
+    @abstractmethod
+    def translate(self, images: Tensor, attributes: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) and the values int64 (B, A) that they are to get, to uint8 (B, C, H, W).
+
+        Raises:
+            UserError: if an attribute has no such value.
+        """

@@ -23,6 +23,7 @@ from baselines.capabilities import (
     Nats,
     Reconstructs,
     Strip,
+    TranslatesDomains,
 )
 from baselines.config import nearest
 from baselines.errors import UserError
@@ -61,6 +62,7 @@ __all__ = [
     "Strip",
     "Training",
     "Trains",
+    "TranslatesDomains",
 ]
 
 

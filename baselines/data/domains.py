@@ -32,7 +32,7 @@ ATTRIBUTES = {"ink": tuple(INKS), "inverted": tuple(GROUNDS), "stroke": tuple(WI
 _GRID = 64  # pixels a side of the grid on which contours are found, as near as whole multiples come
 _FAR = 12  # distances on that grid are told up to so many of its pixels
 _SHARPENING, _AROUND = 2.0, 5  # times what a pixel is above the mean of so many pixels a side
-_KEPT = 0.3  # of half a stroke's width stays, wherever it is narrower than elsewhere
+_KEPT = 0.4  # of the width that a stroke has hereabouts stays: narrow places of a wide one do not break
 _CHUNK = 64
 _SMALL = 5_000  # of fewer train images two renderings each are made
 

@@ -39,6 +39,7 @@ from baselines.contract import (
     Strip,
     Training,
     Trains,
+    TranslatesDomains,
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
@@ -76,7 +77,7 @@ class Config:
                 raise UserError(f"stargan.{name}: expected a finite weight, 0 or more, got {getattr(self, name)}")
 
 
-class StarGan(GenerativeModel, Trains, IllustratesRequests):
+class StarGan(GenerativeModel, Trains, TranslatesDomains, IllustratesRequests):
     """A generator of images (B, C, H, W) in [-1, 1] from such images and target values, and its discriminator."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
@@ -168,7 +169,7 @@ class StarGan(GenerativeModel, Trains, IllustratesRequests):
         return self.translate(given.images, given.attributes)
 
     def translate(self, images: Tensor, attributes: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) with values int64 (B, A) that they are to get, to uint8 (B, C, H, W)."""
+        """G(x, c), rounded to levels."""
         moved: Tensor = self.generator(to_signed(images, self.shape.levels), self._maps(attributes))
         return from_signed(moved, self.shape.levels)
 
