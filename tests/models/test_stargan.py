@@ -252,7 +252,13 @@ def test_what_it_cannot_do_is_refused() -> None:
         StarGan(SHAPE, SMALL, Conditions())
     with pytest.raises(UserError, match="source images"):
         StarGan(SHAPE, SMALL, conditions(ImageShape(1, 8, 8, 256)))
-    for name, value in {"width": 0, "halvings": -1, "critic_steps": 0, "lambda_rec": -1.0, "lambda_gp": math.nan}.items():
+    for name, value in {
+        "width": 0,
+        "halvings": -1,
+        "critic_steps": 0,
+        "lambda_rec": -1.0,
+        "lambda_gp": math.nan,
+    }.items():
         with pytest.raises(UserError, match=rf"stargan\.{name}"):
             Config(**{name: value})  # type: ignore[arg-type]
 
