@@ -256,7 +256,7 @@ class Discriminator(nn.Module):
 
 def attribute_loss(logits: Tensor, attributes: Tensor, choices: tuple[int, ...]) -> Tensor:
     """-E log D_cls(c | x), summed over the attributes: logits (B, sum of choices), values int64 (B, A); 0-d."""
-    parts = torch.split(logits, choices, dim=1)
+    parts = torch.split(logits, [*choices], dim=1)
     return torch.stack([F.cross_entropy(part, attributes[:, i]) for i, part in enumerate(parts)]).sum()
 
 
@@ -264,7 +264,8 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], between: Tensor) -> Ten
     """E (|grad D(x)| - 1)^2 at x (B, ...), whose critic gives (B,) (Gulrajani et al. 2017, arXiv:1704.00028); 0-d."""
     x = between.detach().requires_grad_()
     (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    length = slope.flatten(1).square().sum(1).sqrt()
+    return (length - 1).square().mean()
 
 
 def _sizes(shape: ImageShape, most: int) -> tuple[Size, ...]:

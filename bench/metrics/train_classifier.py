@@ -53,7 +53,7 @@ RECIPES: Mapping[str, Recipe] = {
     "digits-large-cnn": Recipe(epochs=60),
     "mnist-large-cnn": Recipe(epochs=12, batch_size=128),
     "digits-domains-cnn": Recipe(epochs=60, outside="border"),
-    "mnist-domains-cnn": Recipe(epochs=12, batch_size=128, outside="border"),
+    "mnist-domains-cnn": Recipe(epochs=6, batch_size=128, outside="border"),
 }
 
 
