@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from baselines.types import Budget, ImageShape
 
 SHAPE = ImageShape(3, 8, 8, 256)
 ATTRIBUTES = {"ink": ("red", "green", "blue"), "inverted": ("no", "yes")}
-SMALL = Config(width=4, blocks=1, critic_width=4)
+SMALL = Config(width=4, halvings=1, blocks=1, critic_width=4, critic_steps=2)
 
 
 def conditions(shape: ImageShape = SHAPE) -> Conditions:
@@ -121,14 +122,29 @@ def test_the_discriminator_learns_values_on_real_images_alone_and_the_generator_
 
 
 def test_totals_are_the_papers_sums() -> None:
-    config = Config(width=4, blocks=1, critic_width=4, lambda_cls=0.7, lambda_rec=3.0, lambda_gp=5.0)
-    model = built(config)
+    weights = {"lambda_cls": 0.7, "lambda_rec": 3.0, "lambda_gp": 5.0}
+    model = built(dataclasses.replace(SMALL, **weights, lambda_id=0.0))
     d = model.discriminator_loss(batch(), context())
     expected = -d.parts["distance"] + 5 * d.parts["penalty"] + 0.7 * d.parts["class"]  # eqs. 5 and 8
     torch.testing.assert_close(d.total, expected)
     g = model.generator_loss(batch(), context())
     expected = -g.parts["critic"] + 0.7 * g.parts["class"] + 3 * g.parts["reconstruction"]  # eq. 6
     torch.testing.assert_close(g.total, expected)
+    assert "identity" not in g.parts
+    ours = built(dataclasses.replace(SMALL, **weights, lambda_id=2.0)).generator_loss(batch(), context())
+    torch.testing.assert_close(ours.total, expected + 2 * ours.parts["identity"])
+
+
+def test_an_image_that_is_asked_for_what_it_has_is_to_stay() -> None:
+    model, b = built(), batch(40)
+    spy = Spy(lambda x, c: 0.5 * x)
+    model.generator = spy  # type: ignore[assignment]
+    found = model.generator_loss(b, context())
+    images, target = spy.seen[2]
+    assert b.attributes is not None
+    assert torch.equal(images, to_signed(b.images, 256))
+    assert torch.equal(target, maps(b.attributes))
+    assert found.parts["identity"].item() == pytest.approx(float(0.5 * images.abs().mean()), rel=1e-5)
 
 
 def test_an_image_is_brought_back_by_the_values_that_it_had() -> None:
@@ -138,12 +154,12 @@ def test_an_image_is_brought_back_by_the_values_that_it_had() -> None:
     model.generator = spy  # type: ignore[assignment]
     b = batch(40)
     found = model.generator_loss(b, context())
-    (first, target), (second, back) = spy.seen
+    (first, target), (second, back) = spy.seen[:2]
     assert b.attributes is not None
     torch.testing.assert_close(second, 0.5 * first)
     assert torch.equal(back, maps(b.attributes))
     assert not torch.equal(target, back)
-    assert float(found.parts["reconstruction"]) == pytest.approx(float((0.75 * first).abs().mean()), rel=1e-5)
+    assert found.parts["reconstruction"].item() == pytest.approx(float((0.75 * first).abs().mean()), rel=1e-5)
 
 
 def test_targets_are_drawn_anew_and_evenly() -> None:
@@ -151,7 +167,7 @@ def test_targets_are_drawn_anew_and_evenly() -> None:
     model.generator = spy  # type: ignore[assignment]
     for seed in range(50):
         model.generator_loss(batch(40), context(seed))
-    seen = torch.stack([target for _, target in spy.seen[::2]])
+    seen = torch.stack([target for _, target in spy.seen[::3]])
     assert not torch.equal(seen[0], seen[1])
     share = seen.mean((0, 1))
     assert share.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2], abs=0.04)
@@ -172,7 +188,8 @@ def test_each_loss_moves_its_own_network_and_reaches_all_of_it() -> None:
         for name, gradient in zip(ours, gradients, strict=True):
             assert bool((gradient != 0).any()), (phase.name, name)
     critic, generator = model.phases()
-    assert (critic.repeat, generator.repeat) == (model.config.critic_steps, 1)
+    assert (critic.repeat, generator.repeat) == (1, 1)
+    assert [phase.repeat for phase in built(Config(critic_steps=5)).phases()] == [5, 1]
     assert critic.modules == ("discriminator",)
     assert generator.modules == ("generator",)
 
