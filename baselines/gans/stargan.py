@@ -8,14 +8,16 @@ deterministic: there is no noise.
 
 For small images: none of the two halvings (one for 32x32), fewer channels and residual blocks, a discriminator down to
 2x2, larger learning rates over a shorter training, one update of D for each of G where the paper has five, and the
-generator's moving average draws. The first convolution has no instance norm: it would subtract the maps again, which
-are constant, everywhere but at the border. Every attribute here has exclusive values, so D_cls has a softmax for each,
-as the paper's has for facial expressions.
+generator's moving average draws. Of the first convolution the image's share alone has instance norm: the norm would
+subtract the maps again, which are constant, everywhere but at the border. Every attribute here has exclusive values,
+so D_cls has a softmax for each, as the paper's has for facial expressions.
 
 One loss is not the paper's: an image that is asked for the values that it has should stay as it is (CycleGAN's identity
 loss, Zhu et al. 2017, arXiv:1703.10593, section 5.2). Cycles alone leave open which of two domains is the negative of
 the other: between black and white grounds the generator learned to invert always, which is right where the ground is
-to change, and where it is to stay gave the complement of the digit (kept in 97 and in 1 of 100 validation images).
+to change, and where it is to stay gave the complement of the digit. With the identity loss it is the other way round:
+digits stay where the ground stays, and where that is to change they still come out as complements after the short
+trainings of the matrices. Attribute accuracy does not see it; the judge's head for the digit does.
 """
 
 from __future__ import annotations
@@ -215,8 +217,11 @@ class Generator(nn.Module):
 
     def __init__(self, shape: ImageShape, config: Config, values: int) -> None:
         super().__init__()
+        # A convolution of image and maps together is the sum of two; only the image's share is normed
         sizes, width = _sizes(shape, config.halvings), config.width
-        layers: list[nn.Module] = [nn.Conv2d(shape.channels + values, width, 7, padding=3), nn.ReLU()]
+        self.image = nn.Sequential(nn.Conv2d(shape.channels, width, 7, padding=3, bias=False), _normed(width)[0])
+        self.target = nn.Conv2d(values, width, 7, padding=3, bias=False)
+        layers: list[nn.Module] = [nn.ReLU()]
         for size in sizes[:-1]:
             layers += [halve(width, 2 * width, size, bias=False), *_normed(2 * width)]
             width *= 2
@@ -229,7 +234,7 @@ class Generator(nn.Module):
     def forward(self, images: Tensor, target: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] and one-hot values (B, K) to (B, C, H, W) in (-1, 1)."""
         maps = target[:, :, None, None].expand(-1, -1, *images.shape[2:])
-        found: Tensor = self.layers(torch.cat([images, maps], 1))
+        found: Tensor = self.layers(self.image(images) + self.target(maps))
         return found
 
 

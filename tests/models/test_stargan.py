@@ -328,4 +328,4 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole, pieces = run("whole", ()), run("pieces", (2, 5))
     assert whole.keys() == pieces.keys()
     assert all(torch.equal(whole[name], pieces[name]) for name in whole)
-    assert not torch.equal(whole["generator.layers.0.weight"], built().state_dict()["generator.layers.0.weight"])
+    assert not torch.equal(whole["generator.image.0.weight"], built().state_dict()["generator.image.0.weight"])
