@@ -44,6 +44,7 @@ from baselines.contract import (
     Noise,
     OptimiserConfig,
     Phase,
+    Requests,
     Strip,
     Training,
     Trains,
@@ -51,7 +52,6 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
-from baselines.given import Requests
 from baselines.nets.conv import Size, double, halve, halvings
 
 _ROWS = 8  # requests that are shown
