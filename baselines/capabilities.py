@@ -223,3 +223,15 @@ class PlacesParts(ABC):
 
         given: its patches, one row an image.
         """
+
+
+class TranslatesDomains(ABC):
+    """Gives an image other attributes and keeps the rest; without chance, so that it can be asked to bring it back."""
+
+    @abstractmethod
+    def translate(self, images: Tensor, attributes: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) and the values int64 (B, A) that they are to get, to uint8 (B, C, H, W).
+
+        Raises:
+            UserError: if an attribute has no such value.
+        """

@@ -30,6 +30,7 @@ from baselines.capabilities import (
     Reconstructs,
     Strip,
     Translates,
+    TranslatesDomains,
 )
 from baselines.config import nearest
 from baselines.errors import UserError
@@ -76,6 +77,7 @@ __all__ = [
     "Training",
     "Trains",
     "Translates",
+    "TranslatesDomains",
 ]
 
 

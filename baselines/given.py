@@ -47,6 +47,7 @@ class Requests:
     given: Given
     aligned: bool = True  # whether row i belongs to image i of the split; else the two are unpaired
     attributes: Tensor | None = None  # (M, A) int64, what the image must show
+    originals: Tensor | None = None  # (M, A) int64, of a translation: what the source images have of given.attributes
     answers: Tensor | None = None  # (M, C, H, W) uint8, the image that was meant, where there is one right answer
     masks: Tensor | None = None  # (M, 1, H, W) bool, where the key patches lie in it
     unseen: Tensor | None = None  # (M,) bool, whether no training image has this combination

@@ -48,10 +48,14 @@ def judgements(subject: Subject) -> dict[str, Array]:
 
 
 def asked_for(subject: Subject) -> Requests:
-    """The request that each generated image answers, in order."""
+    """The request that each generated image answers, in order.
+
+    A translation has no chance in it, and what it is asked a second time it answers the same: those go uncounted.
+    """
     assert subject.requests is not None
     assert subject.generated is not None
-    return subject.requests.at(0, len(subject.generated))
+    n = len(subject.generated)
+    return subject.requests.at(0, n if subject.requests.given.images is None else min(n, len(subject.requests)))
 
 
 def missing_judgement(subject: Subject) -> str | None:
@@ -66,7 +70,11 @@ def missing_judgement(subject: Subject) -> str | None:
 
 
 class AttributeAccuracy:
-    """`attribute_accuracy[NAME]` for each attribute, `[all]` of several at once, `[unseen]` for new combinations."""
+    """`attribute_accuracy[NAME]` for each attribute, `[all]` of several at once, `[unseen]` for new combinations.
+
+    Of a translation also `[changed]`: all attributes that had to become another value did, for which leaving an image
+    as it was has 0.
+    """
 
     name = "attribute_accuracy"
     description = "Share of images that show what was asked for, as an independent classifier of attributes judges"
@@ -82,11 +90,16 @@ class AttributeAccuracy:
         asked, found = asked_for(subject), judgements(subject)
         assert asked.attributes is not None
         wanted = asked.attributes.numpy()
-        right = {name: found[name].argmax(1) == wanted[:, i] for i, name in enumerate(found)}
+        right = {name: found[name][: len(wanted)].argmax(1) == wanted[:, i] for i, name in enumerate(found)}
         whole = np.all(list(right.values()), axis=0)
         told = [self._share(subject, name, values) for name, values in right.items()]
         if len(told) > 1:
             told.append(self._share(subject, "all", whole))
+        if asked.originals is not None and asked.given.attributes is not None:
+            to_change = (asked.originals != asked.given.attributes).numpy()
+            done = np.stack(list(right.values()), 1)[:, : to_change.shape[1]] | ~to_change
+            if to_change.any():
+                told.append(self._share(subject, "changed", done.all(1)[to_change.any(1)]))
         unseen = None if asked.unseen is None else asked.unseen.numpy()
         if unseen is not None and unseen.any():
             told.append(self._share(subject, "unseen", whole[unseen]))
@@ -98,7 +111,7 @@ class AttributeAccuracy:
         assert judge is not None
         low, high = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
         real = judge.manifest["of_attributes"]
-        limit = real.get("all" if name == "unseen" else name, judge.manifest["accuracy"]["test"])
+        limit = real.get("all" if name in ("unseen", "changed") else name, judge.manifest["accuracy"]["test"])
         return Measurement(
             metric=f"{self.name}[{name}]",
             value=float(right.mean()),

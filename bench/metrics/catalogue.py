@@ -20,6 +20,7 @@ from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.over_training import OverTraining
 from bench.metrics.parts import AppearanceDistance, MaskOverlap
 from bench.metrics.path_length import PathLength
+from bench.metrics.reconstruction import Reconstruction
 from bench.metrics.sharpness import Sharpness
 from bench.metrics.translation import CycleDistance, PairedError
 from bench.metrics.wasserstein import Wasserstein
@@ -44,6 +45,7 @@ _ALL = (
     AppearanceDistance(),
     PairedError(),
     CycleDistance(),
+    Reconstruction(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),

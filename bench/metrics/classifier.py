@@ -51,12 +51,21 @@ class Spec:
         return self.heads != (("class", CLASSES),)
 
     @property
+    def classes(self) -> slice:
+        """Where the logits of the digit stand, or else of the first head."""
+        sizes = dict(self.heads)
+        name = "digit" if "digit" in sizes else self.heads[0][0]
+        first = sum(sizes[before] for before, _ in self.heads[: [*sizes].index(name)])
+        return slice(first, first + sizes[name])
+
+    @property
     def chw(self) -> tuple[int, int, int]:
         """Of the images that it takes."""
         return self.channels, self.height, self.width
 
 
 _DIGIT = (("digit", CLASSES),)  # the class as an attribute, which a translation is to keep
+DOMAIN_HEADS = (("ink", 4), ("inverted", 2), ("stroke", 3), ("digit", CLASSES))
 
 SPECS: Mapping[str, Spec] = {
     "digits-cnn": Spec("digits-cnn", "digits", 8, 8, (32, 64, 64), (False, True, False)),
@@ -71,6 +80,12 @@ SPECS: Mapping[str, Spec] = {
     ),
     "digits-to-mnist-cnn": Spec(
         "digits-to-mnist-cnn", "digits-to-mnist", 16, 16, (32, 48, 48), (True, True, False), heads=_DIGIT
+    ),
+    "digits-domains-cnn": Spec(
+        "digits-domains-cnn", "digits-domains", 16, 16, (32, 48, 48), (True, True, False), 3, DOMAIN_HEADS
+    ),
+    "mnist-domains-cnn": Spec(
+        "mnist-domains-cnn", "mnist-domains", 32, 32, (24, 48, 48), (True, True, True), 3, DOMAIN_HEADS
     ),
 }
 
@@ -141,13 +156,13 @@ class ClassifierExtractor:
         }
 
     def extract(self, images: Tensor, levels: int) -> Features:
-        """Features (N, 64) and the first head's logits, such as (N, 10), of uint8 images (N, C, H, W).
+        """Features (N, 64) and the digit's logits, or the first head's, such as (N, 10), of uint8 images (N, C, H, W).
 
         Raises:
             UserError: if the images have another shape than those that the classifier learnt from.
         """
         values, logits = self._both(images, levels)
-        return Features(values, logits[:, : self.spec.heads[0][1]])
+        return Features(values, logits[:, self.spec.classes])
 
     def judge(self, images: Tensor, levels: int) -> dict[str, Array]:
         """Log-probability of each value of each attribute, (N, values) by its name, of uint8 images (N, C, H, W)."""

@@ -36,6 +36,8 @@ OWN_CLASSIFIER: Mapping[str, str] = {
     "digits-outline": "digits-outline-cnn",
     "mnist-outline": "mnist-outline-cnn",
     "digits-to-mnist": "digits-to-mnist-cnn",
+    "digits-domains": "digits-domains-cnn",
+    "mnist-domains": "mnist-domains-cnn",
 }
 INCEPTION, PIXELS = "inception", "pixels8x8"
 NETWORKS: Mapping[str, Callable[[Path | None, str], Extractor]] = {

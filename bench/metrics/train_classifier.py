@@ -55,6 +55,8 @@ RECIPES: Mapping[str, Recipe] = {
     "digits-outline-cnn": Recipe(epochs=100),
     "mnist-outline-cnn": Recipe(epochs=8, batch_size=128),
     "digits-to-mnist-cnn": Recipe(epochs=8, batch_size=128),
+    "digits-domains-cnn": Recipe(epochs=60, outside="border"),
+    "mnist-domains-cnn": Recipe(epochs=6, batch_size=128, outside="border"),
 }
 
 
@@ -126,12 +128,16 @@ def _parts(logits: Tensor, spec: Spec) -> tuple[Tensor, ...]:
 
 
 def _targets(split: Split, spec: Spec) -> Tensor:
-    """What each head is to say, (N, heads)."""
+    """What each head is to say, (N, heads); a last one that the attributes do not tell is the class."""
     found = split.attributes if spec.attributes else split.labels
     if found is None:
         what = "attributes" if spec.attributes else "labels"
         raise ValueError(f"training a classifier: expected a data set with {what}, got none")
-    return found if spec.attributes else found[:, None]
+    if not spec.attributes:
+        return found[:, None]
+    if found.shape[1] < len(spec.heads) and split.labels is not None:
+        return torch.cat([found, split.labels[:, None]], 1)
+    return found
 
 
 def write(net: Classifier, spec: Spec, recipe: Recipe, data: Dataset, seed: int, folder: Path) -> dict[str, Any]:
