@@ -60,7 +60,7 @@ class Measurement:
 class Artifact:
     """A file beside the records; `path` is relative to the results folder and stays inside it."""
 
-    role: str  # samples | real | curve | timings | strip | likelihood_curves | maps
+    role: str  # samples | real | curve | timings | strip | likelihood_curves | maps | latent_map
     path: str
     sha256: str
 

@@ -20,6 +20,7 @@ from baselines.config import build_config, config_values
 from baselines.contract import (
     Distils,
     Fits,
+    FitsExPost,
     GenerativeModel,
     HasLatent,
     Illustrates,
@@ -113,8 +114,9 @@ class _Cell:
         measured, skipped = measure_families("train", subject, self.job.setup.metrics)
         curve = {"rows": state["curve"]} if state["curve"] else {}
         contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves, "maps": subject.maps}
+        contents |= {"latent_map": subject.latent_map}
         artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
-        strips, refused = self._strips()
+        strips, refused = self._strips(tuple(subject.strips))
         return self._record(
             (*found.measurements, *measured),
             {**found.skipped, **skipped, **refused},
@@ -153,15 +155,14 @@ class _Cell:
         checkpoint.remove(folder, "state")
         return plain
 
-    def _strips(self) -> tuple[tuple[Artifact, ...], dict[str, str]]:
-        """The pictures that the model makes of its own workings; none where it refuses, with its reason."""
+    def _strips(self, strips: tuple[Strip, ...]) -> tuple[tuple[Artifact, ...], dict[str, str]]:
+        """Those of the metrics and those that the model makes of its workings; none if it refuses, with its reason."""
         self.progress("pictures", 0, 1)
         setup, shown = self.job.setup, self.dataset.test.images[:_REAL_ILLUSTRATED]
         noise = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device)
-        strips: tuple[Strip, ...] = ()
         try:
             if isinstance(self.model, Illustrates):
-                strips += self.model.pictures(shown.to(setup.device), noise)
+                strips = (*self.model.pictures(shown.to(setup.device), noise), *strips)
             requests = self._requests()
             if isinstance(self.model, IllustratesRequests) and requests is not None:
                 strips += self.model.pictures_of(requests.at(0, _REAL_ILLUSTRATED), noise)
@@ -303,6 +304,8 @@ def _state_of(model: GenerativeModel, job: Job) -> dict[str, Any]:
     if isinstance(model, Trains):
         state["weights"] = "averaged (EMA)" if model.averaged and model.training_config.ema_decay > 0 else "raw"
         state["checkpoint"] = f"best {model.selection} on validation" if model.selection else "last"
+    if isinstance(model, FitsExPost):
+        state["control"] = model.ex_post
     if draw is not None:
         state["clip"] = draw.clip
     return state

@@ -6,22 +6,28 @@ from bench import keys
 from bench.metrics.attributes import AttributeAccuracy
 from bench.metrics.base import Metric
 from bench.metrics.context import ContextFraction
+from bench.metrics.displacement import Displacement
 from bench.metrics.exact import ExactFrechet
 from bench.metrics.frechet import Frechet
 from bench.metrics.frechet_infinity import FrechetInfinity
 from bench.metrics.inception_score import InceptionScore
 from bench.metrics.kernel import Kernel
+from bench.metrics.latent_mmd import LatentMmd
 from bench.metrics.likelihood import BitsPerDim
 from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
 from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.path_length import PathLength
+from bench.metrics.reconstruction import Reconstruction
 from bench.metrics.sharpness import Sharpness
 
 _ALL = (
     BitsPerDim(),
     ContextFraction(),
+    Reconstruction(),
+    LatentMmd(),
+    Displacement(),
     Frechet(),
     FrechetInfinity(),
     InceptionScore(),

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 from baselines.errors import UserError
 from bench.record import Record
-from bench.report import calibration_plots, curves, oracle_plots, pixel_maps, plots, steps_plots, terms_plot, trilemma
+from bench.report import (
+    calibration_plots,
+    curves,
+    latent_maps,
+    oracle_plots,
+    pixel_maps,
+    plots,
+    steps_plots,
+    terms_plot,
+    trilemma,
+)
 from bench.report.artifacts import artifact_of, read_images
 from bench.report.axes import Axes, axes_told, drawable, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of, verdicts
@@ -39,7 +49,7 @@ from bench.report.steps_table import steps_table
 from bench.report.strips import StripSet
 from bench.report.style import Picture
 from bench.report.tables import Table, main_table
-from bench.report.trainings import curves_of, maps_of, strips_of, terms_of
+from bench.report.trainings import curves_of, latent_maps_of, maps_of, strips_of, terms_of
 from bench.variants import told_apart
 
 
@@ -176,6 +186,7 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         directions(f"directions-{slug}", sheet),
         pixel_maps.bits(f"bits-{slug}", maps),
         pixel_maps.contexts(f"context-{slug}", maps, shares),
+        latent_maps.picture(f"latent-{slug}", latent_maps_of(source, sheet, notes)),
         terms_plot.terms(f"terms-{slug}", terms_of(source, sheet, notes)),
         curves.validation(f"validation-{slug}", trained),
         curves.losses(f"losses-{slug}", trained),
