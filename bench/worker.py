@@ -156,10 +156,10 @@ class _Cell:
         return plain
 
     def _strips(self, strips: tuple[Strip, ...]) -> tuple[tuple[Artifact, ...], dict[str, str]]:
-        """Those of the metrics and those that the model makes of its workings; none if it refuses, with its reason."""
+        """Those of the metrics and those that the model makes of its workings, or why it makes none."""
         self.progress("pictures", 0, 1)
         setup, shown = self.job.setup, self.dataset.test.images[:_REAL_ILLUSTRATED]
-        noise = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device)
+        noise, refused = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device), {}
         try:
             if isinstance(self.model, Illustrates):
                 strips = (*self.model.pictures(shown.to(setup.device), noise), *strips)
@@ -167,8 +167,8 @@ class _Cell:
             if isinstance(self.model, IllustratesRequests) and requests is not None:
                 strips += self.model.pictures_of(requests.at(0, _REAL_ILLUSTRATED), noise)
         except UserError as error:
-            return (), {"pictures": str(error)}
-        return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), {}
+            refused = {"pictures": str(error)}
+        return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), refused
 
     def _teacher(self) -> GenerativeModel:
         job = self.job.teacher

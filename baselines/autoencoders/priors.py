@@ -96,7 +96,7 @@ class Mixture(Prior):
     def chart(self) -> Chart:
         """A row a component, from the inside out along its longer axis."""
         shown, places = min(self.components, 20), torch.special.ndtri((torch.arange(SIDE) + 0.5) / SIDE)
-        k, towards = torch.meshgrid(torch.arange(shown), places, indexing="ij")
+        k, towards = torch.meshgrid(torch.arange(shown).float(), places, indexing="ij")
         points = self.place(k.flatten(), towards.flatten(), torch.zeros(shown * SIDE))
         rows = tuple(f"component {i + 1}" for i in range(shown))
         told = f"A row each of {shown} of the prior's {self.components} Gaussians, along its longer axis, in standard "

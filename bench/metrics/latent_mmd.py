@@ -53,7 +53,7 @@ class LatentMmd:
         with torch.no_grad():
             codes = drawn_codes(model, data.test.images[chosen], noise, subject.device)
             draws = _array(model.prior(n, noise.fork("prior")))
-            sigma = median_distance(draws)
+            sigma = median_distance(_array(model.prior(n, Noise(0, device=subject.device))))  # for all seeds the same
             subject.latent_map |= self._map(model, subject, data, chosen, draws)
             floors = [self._floor(model, n, sigma, noise.fork(k)) for k in range(FLOORS)]
         shares = None if data.test.labels is None or not data.stratified else data.test.labels[chosen].numpy()
@@ -62,8 +62,8 @@ class LatentMmd:
         value, error = gaussian_distance(sigma=sigma, real=codes, generated=draws, classes=shares)
         low, high = normal_interval(value, error)
         note = (
-            f"two sets of {n} draws of the prior: {np.mean(floors):.2g} on average, {max(floors):.2g} the largest "
-            f"of {FLOORS}; jackknife interval, wide near 0"
+            f"sigma {sigma:.4g}; two sets of {n} draws of the prior: {np.mean(floors):.2g} on average, "
+            f"{max(floors):.2g} the largest of {FLOORS}; jackknife interval, wide near 0"
         )
         protocol = {
             **subject.protocol,
