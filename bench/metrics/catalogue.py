@@ -19,7 +19,7 @@ from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.path_length import PathLength
-from bench.metrics.reconstruction import Reconstruction
+from bench.metrics.reconstruction_mse import Reconstruction
 from bench.metrics.sharpness import Sharpness
 
 _ALL = (

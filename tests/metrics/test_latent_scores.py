@@ -20,7 +20,7 @@ from bench.metrics.base import Subject
 from bench.metrics.displacement import Displacement, changed, windows
 from bench.metrics.latent_mmd import LatentMmd, latent_map
 from bench.metrics.mmd_rbf import median_distance
-from bench.metrics.reconstruction import Reconstruction
+from bench.metrics.reconstruction_mse import Reconstruction
 from bench.stats import normal_interval
 
 DATA = digits.load()
