@@ -114,9 +114,11 @@ class _Cell:
         measured, skipped = measure_families("train", subject, self.job.setup.metrics)
         curve = {"rows": state["curve"]} if state["curve"] else {}
         contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves, "maps": subject.maps}
-        contents |= {"latent_map": subject.latent_map}
+        contents["latent_map"] = subject.latent_map
         artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
-        strips, refused = self._strips(tuple(subject.strips))
+        levels = self.dataset.shape.levels
+        artifacts += [save_strip(self.job.setup.results, strip, levels) for strip in subject.strips]
+        strips, refused = self._strips()
         return self._record(
             (*found.measurements, *measured),
             {**found.skipped, **skipped, **refused},
@@ -155,20 +157,21 @@ class _Cell:
         checkpoint.remove(folder, "state")
         return plain
 
-    def _strips(self, strips: tuple[Strip, ...]) -> tuple[tuple[Artifact, ...], dict[str, str]]:
-        """Those of the metrics and those that the model makes of its workings, or why it makes none."""
+    def _strips(self) -> tuple[tuple[Artifact, ...], dict[str, str]]:
+        """The pictures that the model makes of its own workings; none where it refuses, with its reason."""
         self.progress("pictures", 0, 1)
         setup, shown = self.job.setup, self.dataset.test.images[:_REAL_ILLUSTRATED]
-        noise, refused = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device), {}
+        noise = Noise(derive_seed(self.job.cell.seed, "pictures"), device=setup.device)
+        strips: tuple[Strip, ...] = ()
         try:
             if isinstance(self.model, Illustrates):
-                strips = (*self.model.pictures(shown.to(setup.device), noise), *strips)
+                strips += self.model.pictures(shown.to(setup.device), noise)
             requests = self._requests()
             if isinstance(self.model, IllustratesRequests) and requests is not None:
                 strips += self.model.pictures_of(requests.at(0, _REAL_ILLUSTRATED), noise)
         except UserError as error:
-            refused = {"pictures": str(error)}
-        return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), refused
+            return (), {"pictures": str(error)}
+        return tuple(save_strip(setup.results, strip, self.dataset.shape.levels) for strip in strips), {}
 
     def _teacher(self) -> GenerativeModel:
         job = self.job.teacher
