@@ -21,13 +21,9 @@ from baselines.autoencoders.priors import Chart, PriorName, prior_for
 from baselines.contract import (
     Batch,
     Context,
-    Draw,
-    Given,
-    HasLatent,
     ImageShape,
     Losses,
     Model,
-    Noise,
     OptimiserConfig,
     Phase,
     Training,
@@ -77,6 +73,7 @@ class Aae(Bottleneck):
         self.config = config
         self.training_config = config.training
         self.codes = prior_for(c.prior, c.latent, c.components)
+        self.latent = self.codes.numbers
         self.discriminator = discriminator(c.latent, c.units, c.slope)
 
     def phases(self) -> tuple[Phase, ...]:
@@ -113,26 +110,13 @@ class Aae(Bottleneck):
         """-E log D(code)."""
         return Losses(F.softplus(-self.discriminator(self.encode(batch.images))).mean())
 
-    def prior(self, n: int, noise: Noise) -> Tensor:
-        """Draws of the prior that was chosen, (n, latent)."""
-        return self.codes.draw(noise.normal("z", n, (self.codes.numbers,)))
-
-    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """The decoder's images of draws of the prior, rounded to levels."""
-        self.check_draw(self.config, draw)
-        return self.images(self.prior(n, noise))
+    def code(self, z: Tensor) -> Tensor:
+        """The draws of the chosen prior that standard normal z (B, latent) makes, (B, K)."""
+        return self.codes.draw(z)
 
     def chart(self) -> Chart | None:
         """The prior's own."""
         return self.codes.chart()
-
-
-class GaussianAae(Aae, HasLatent):
-    """The same with a standard normal prior."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The decoder's pixels, (B, C, H, W) in [-1, 1]."""
-        return self.pixels(z)
 
 
 def discriminator(latent: int, units: int, slope: float) -> nn.Sequential:
@@ -141,9 +125,4 @@ def discriminator(latent: int, units: int, slope: float) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(units, 1), nn.Flatten(0))
 
 
-def build(shape: ImageShape, config: Config) -> Aae:
-    """The model, with a standard normal latent space where that is the prior."""
-    return GaussianAae(shape, config) if config.prior == "gaussian" else Aae(shape, config)
-
-
-MODEL = Model("AAE", "Makhzani et al. 2015, arXiv:1511.05644", Config, build)
+MODEL = Model("AAE", "Makhzani et al. 2015, arXiv:1511.05644", Config, Aae)

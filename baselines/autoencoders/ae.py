@@ -13,23 +13,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from baselines.autoencoders import pictures
 from baselines.autoencoders.bottleneck import Bottleneck, PixelLoss
 from baselines.autoencoders.priors import Chart, Gaussian
 from baselines.contract import (
     Batch,
     Context,
-    Draw,
     FitsExPost,
-    Given,
-    HasLatent,
     ImageShape,
     Losses,
     Model,
     Noise,
     OptimiserConfig,
     Phase,
-    Strip,
     Training,
 )
 from baselines.errors import UserError
@@ -63,11 +58,8 @@ class Config:
             raise UserError(f"ae: expected a dropout in [0, 1), got {self.dropout}")
 
 
-class Ae(Bottleneck, FitsExPost, HasLatent):
-    """Encoder and decoder, and N(mean, factor factor^T), which codes are drawn from.
-
-    As `HasLatent` its latent is the standard normal u that code = mean + factor u is made of.
-    """
+class Ae(Bottleneck, FitsExPost):
+    """Encoder and decoder, and N(mean, factor factor^T), which codes are drawn from."""
 
     ex_post: ClassVar[str] = "not a generative model: codes are drawn from a Gaussian fitted ex post to train codes"
 
@@ -79,6 +71,7 @@ class Ae(Bottleneck, FitsExPost, HasLatent):
         super().__init__(shape, c.latent, c.loss, c.width, c.widest, c.blocks, c.dropout)
         self.config = config
         self.training_config = config.training
+        self.latent = config.latent
         self.register_buffer("mean", torch.zeros(c.latent))
         self.register_buffer("factor", torch.eye(c.latent))
 
@@ -104,30 +97,13 @@ class Ae(Bottleneck, FitsExPost, HasLatent):
         self.factor.copy_((axes * values.clamp(min=0).sqrt()).flip(1))
 
     def code(self, z: Tensor) -> Tensor:
-        """Standard normal z (B, latent) to draws of the fitted Gaussian, (B, latent)."""
+        """mean + factor z, (B, latent): draws of the fitted Gaussian."""
         return self.mean + z @ self.factor.T
-
-    def prior(self, n: int, noise: Noise) -> Tensor:
-        """Draws of the fitted Gaussian, (n, latent)."""
-        return self.code(noise.normal("z", n, (self.latent,)))
-
-    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """The decoder's images of codes from the fitted Gaussian, rounded to levels."""
-        self.check_draw(self.config, draw)
-        return self.images(self.prior(n, noise))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The decoder's pixels of mean + factor z, (B, C, H, W) in [-1, 1]."""
-        return self.pixels(self.code(z))
 
     def chart(self) -> Chart | None:
         """The fitted Gaussian's, where it has two dimensions."""
         chart = Gaussian(self.latent).chart()
         return None if chart is None else chart._replace(points=self.code(chart.points.to(self.mean)))
-
-    def walks(self, noise: Noise) -> Strip:
-        """Walks between draws of the fitted Gaussian."""
-        return pictures.between_draws(self.latent, lambda z: self.images(self.code(z)), noise)
 
 
 MODEL = Model("AE (control)", "Hinton and Salakhutdinov 2006; ex post: arXiv:1903.12436", Config, Ae)

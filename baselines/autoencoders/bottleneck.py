@@ -5,6 +5,7 @@ Departure from the papers' fully connected layers: residual convolutions, which 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -14,7 +15,10 @@ from torch.nn import functional as F
 from baselines.autoencoders import pictures
 from baselines.autoencoders.priors import Chart
 from baselines.contract import (
+    Draw,
     GenerativeModel,
+    Given,
+    HasLatent,
     HasPrior,
     Illustrates,
     ImageShape,
@@ -30,32 +34,39 @@ PixelLoss = Literal["mse", "bce"]
 """How far a reconstruction is off: squared error, or cross-entropy with grey values as probabilities."""
 
 
-class Bottleneck(GenerativeModel, Trains, HasPrior, Reconstructs, Illustrates):
-    """x -> encoder -> code (B, latent) -> decoder -> x, the same code for the same image every time."""
+class Bottleneck(GenerativeModel, Trains, HasLatent, HasPrior, Reconstructs, Illustrates):
+    """x -> encoder -> code (B, K) -> decoder -> x, the same code for the same image every time.
+
+    As `HasLatent` its latent is the standard normal z that the codes it draws are made of; its dimensions may be more.
+    """
 
     averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
     network: ClassVar[str | None] = "decoder"
 
     def __init__(
-        self, shape: ImageShape, latent: int, loss: PixelLoss, width: int, widest: int, blocks: int, dropout: float
+        self, shape: ImageShape, dims: int, loss: PixelLoss, width: int, widest: int, blocks: int, dropout: float
     ) -> None:
         super().__init__()
-        self.shape, self.latent, self.pixel_loss = shape, latent, loss
+        self.shape, self.pixel_loss = shape, loss
         size, sizes = (shape.height, shape.width), (width, widest, blocks, dropout)
-        self.encoder = image_to_vector(size, shape.channels, latent, *sizes)
-        self.decoder = vector_to_image(size, latent, shape.channels, *sizes)
+        self.encoder = image_to_vector(size, shape.channels, dims, *sizes)
+        self.decoder = vector_to_image(size, dims, shape.channels, *sizes)
+
+    @abstractmethod
+    def code(self, z: Tensor) -> Tensor:
+        """Standard normal z (B, latent) to draws of the distribution that this model draws codes from, (B, K)."""
 
     def encode(self, x: Tensor) -> Tensor:
-        """The codes (B, latent) of uint8 x."""
+        """The codes (B, K) of uint8 x."""
         codes: Tensor = self.encoder(to_signed(x, self.shape.levels).to(self._dtype))
         return codes
 
     def pixels(self, codes: Tensor) -> Tensor:
-        """Codes (B, latent) to real-valued pixels (B, C, H, W) in [-1, 1], not rounded to levels."""
+        """Codes (B, K) to real-valued pixels (B, C, H, W) in [-1, 1], not rounded to levels."""
         return to_pixels(self.pixel_loss, self.decoder(codes.to(self._dtype)))
 
     def images(self, codes: Tensor) -> Tensor:
-        """Codes (B, latent) to uint8 (B, C, H, W)."""
+        """Codes (B, K) to uint8 (B, C, H, W)."""
         return from_signed(self.pixels(codes), self.shape.levels)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -66,9 +77,22 @@ class Bottleneck(GenerativeModel, Trains, HasPrior, Reconstructs, Illustrates):
         """The mean loss over pixels and images of uint8 x, 0-d."""
         return pixel_error(self.pixel_loss, self.decoder(self.encode(x)), x, self.shape.levels)
 
+    def prior(self, n: int, noise: Noise) -> Tensor:
+        """Draws of the distribution that codes are drawn from, (n, K)."""
+        return self.code(noise.normal("z", n, (self.latent,)))
+
+    def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
+        """The decoder's images of such draws, rounded to levels."""
+        self.check_draw(None, draw)
+        return self.images(self.prior(n, noise))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """The decoder's pixels of the code that z makes, (B, C, H, W) in [-1, 1]."""
+        return self.pixels(self.code(z))
+
+    @abstractmethod
     def chart(self) -> Chart | None:
         """Codes that show the whole space of codes; None if two directions cannot."""
-        return None
 
     @torch.no_grad()
     def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
@@ -80,11 +104,7 @@ class Bottleneck(GenerativeModel, Trains, HasPrior, Reconstructs, Illustrates):
         )
         if chart is not None:
             return (*shown, pictures.charted(chart._replace(points=chart.points.to(real.device)), self.images))
-        return (*shown, self.walks(noise))
-
-    def walks(self, noise: Noise) -> Strip:
-        """Walks between draws of a prior that is standard normal."""
-        return pictures.between_draws(self.latent, self.images, noise)
+        return (*shown, pictures.between_draws(self.latent, lambda z: self.images(self.code(z)), noise))
 
     @property
     def _dtype(self) -> torch.dtype:
