@@ -35,7 +35,7 @@ from baselines.errors import UserError
 class Config:
     """Sizes, prior and learning rates; the defaults are tuned for 8x8 digits."""
 
-    latent: int = 16  # dimensions of the code
+    latent: int = 8  # dimensions of the code
     prior: PriorName = "gaussian"  # mixture and swiss_roll lie in two dimensions
     components: int = 10  # Gaussians of the mixture
     loss: PixelLoss = "mse"

@@ -36,7 +36,7 @@ _TOGETHER = 500  # images whose codes are taken at a time
 class Config:
     """Sizes and learning rate; the defaults are tuned for 8x8 digits."""
 
-    latent: int = 16  # dimensions of the code
+    latent: int = 8  # dimensions of the code
     loss: PixelLoss = "mse"
     width: int = 32  # channels next to the image; they double with every halving
     widest: int = 128  # the most channels of any layer

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.autoencoders import pictures
@@ -51,6 +51,9 @@ class Bottleneck(GenerativeModel, Trains, HasLatent, HasPrior, Reconstructs, Ill
         size, sizes = (shape.height, shape.width), (width, widest, blocks, dropout)
         self.encoder = image_to_vector(size, shape.channels, dims, *sizes)
         self.decoder = vector_to_image(size, dims, shape.channels, *sizes)
+        for layer in self.modules():  # at first the image alone decides the code, and the code alone what is decoded
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     @abstractmethod
     def code(self, z: Tensor) -> Tensor:
