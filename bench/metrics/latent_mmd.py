@@ -23,7 +23,7 @@ from bench.record import Measurement, Scope
 from bench.stats import normal_interval
 
 IMAGES = 2000  # of the test split at most, the same ones for every model; as many draws of the prior
-FLOORS = 20  # pairs of sets of prior draws, which say what chance brings
+FLOORS = 10  # pairs of sets of prior draws, which say what chance brings
 MAPPED = 1000  # codes, and draws of the prior, that the latent map shows at most
 _TOGETHER = 250
 
@@ -40,7 +40,9 @@ class LatentMmd:
         """Why there is no distance; None if there is one."""
         if subject.dataset is None or len(subject.dataset.test) < 3:
             return "needs at least 3 test images"
-        return None if isinstance(subject.model, HasPrior) else "the model has no codes with a prior"
+        if not isinstance(subject.model, HasPrior):
+            return "the model has no codes with a prior"
+        return None if self._bandwidth(subject) > 0 else "all draws of the prior are the same"
 
     def measure(self, subject: Subject) -> tuple[Measurement, ...]:
         """One number, in [-1, 2]; below 0 where codes and draws are as near as chance brings them."""
@@ -53,7 +55,7 @@ class LatentMmd:
         with torch.no_grad():
             codes = drawn_codes(model, data.test.images[chosen], noise, subject.device)
             draws = _array(model.prior(n, noise.fork("prior")))
-            sigma = median_distance(_array(model.prior(n, Noise(0, device=subject.device))))  # for all seeds the same
+            sigma = self._bandwidth(subject)
             subject.latent_map |= self._map(model, subject, data, chosen, draws)
             floors = [self._floor(model, n, sigma, noise.fork(k)) for k in range(FLOORS)]
         shares = None if data.test.labels is None or not data.stratified else data.test.labels[chosen].numpy()
@@ -77,6 +79,14 @@ class LatentMmd:
             "version": self.version,
         }
         return (Measurement(self.name, value, "", "lower", n, self.scope, low, high, protocol=protocol, note=note),)
+
+    @torch.no_grad()
+    def _bandwidth(self, subject: Subject) -> float:
+        """Of the prior alone, and of the same draws for all seeds."""
+        model, data = subject.model, subject.dataset
+        assert isinstance(model, HasPrior)
+        assert data is not None
+        return median_distance(_array(model.prior(min(len(data.test), IMAGES), Noise(0, device=subject.device))))
 
     def _floor(self, model: HasPrior, n: int, sigma: float, noise: Noise) -> float:
         first, second = (_array(model.prior(n, noise.fork(which))) for which in ("first", "second"))

@@ -137,6 +137,14 @@ def test_it_is_unbiased_and_its_interval_widens_with_fewer_images(monkeypatch: p
     assert min(widths) > 0
 
 
+def test_a_prior_that_is_a_single_point_is_told() -> None:
+    class Point(Known):
+        def prior(self, n: int, noise: Noise) -> Tensor:
+            return torch.zeros(n, 3)
+
+    assert LatentMmd().unavailable(subject(Point())) == "all draws of the prior are the same"
+
+
 def test_the_map_holds_the_codes_their_classes_and_draws_of_the_prior() -> None:
     held = subject(Known(latent=2))
     LatentMmd().measure(held)
