@@ -51,9 +51,7 @@ class Bottleneck(GenerativeModel, Trains, HasLatent, HasPrior, Reconstructs, Ill
         size, sizes = (shape.height, shape.width), (width, widest, blocks, dropout)
         self.encoder = image_to_vector(size, shape.channels, dims, *sizes)
         self.decoder = vector_to_image(size, dims, shape.channels, *sizes)
-        for layer in self.modules():  # at first the image alone decides the code, and the code alone what is decoded
-            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        self.apply(_initialise)
 
     @abstractmethod
     def code(self, z: Tensor) -> Tensor:
@@ -112,6 +110,18 @@ class Bottleneck(GenerativeModel, Trains, HasLatent, HasPrior, Reconstructs, Ill
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.decoder.parameters()).dtype
+
+
+def _initialise(module: nn.Module) -> None:
+    """Weights that keep the scale of what they pass on (He et al. 2015, arXiv:1502.01852, eq. 10), biases of zero.
+
+    So codes begin at about the scale of a standard normal prior, and images begin to hang on them.
+    """
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+        if bool(module.weight.any()):  # the last layer of a residual block begins at zero
+            nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def pixel_error(loss: PixelLoss, out: Tensor, x: Tensor, levels: int) -> Tensor:
