@@ -9,7 +9,7 @@ from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.autoencoders import pictures
@@ -51,7 +51,6 @@ class Bottleneck(GenerativeModel, Trains, HasLatent, HasPrior, Reconstructs, Ill
         size, sizes = (shape.height, shape.width), (width, widest, blocks, dropout)
         self.encoder = image_to_vector(size, shape.channels, dims, *sizes)
         self.decoder = vector_to_image(size, dims, shape.channels, *sizes)
-        self.apply(_initialise)
 
     @abstractmethod
     def code(self, z: Tensor) -> Tensor:
@@ -110,18 +109,6 @@ class Bottleneck(GenerativeModel, Trains, HasLatent, HasPrior, Reconstructs, Ill
     @property
     def _dtype(self) -> torch.dtype:
         return next(self.decoder.parameters()).dtype
-
-
-def _initialise(module: nn.Module) -> None:
-    """Weights that keep the scale of what they pass on (He et al. 2015, arXiv:1502.01852, eq. 10), biases of zero.
-
-    So codes begin at about the scale of a standard normal prior, and images begin to hang on them.
-    """
-    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-        if bool(module.weight.any()):  # the last layer of a residual block begins at zero
-            nn.init.kaiming_normal_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 def pixel_error(loss: PixelLoss, out: Tensor, x: Tensor, levels: int) -> Tensor:
