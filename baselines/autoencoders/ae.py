@@ -72,7 +72,9 @@ class Ae(Bottleneck, FitsExPost):
         self.config = config
         self.training_config = config.training
         self.latent = config.latent
-        self.apply(_initialise)
+        for layer in (self.encoder[-1], self.decoder[0]):  # no prior asks for large codes: they would begin near zero
+            assert isinstance(layer, nn.Linear)
+            nn.init.kaiming_normal_(layer.weight)
         self.register_buffer("mean", torch.zeros(c.latent))
         self.register_buffer("factor", torch.eye(c.latent))
 
@@ -105,18 +107,6 @@ class Ae(Bottleneck, FitsExPost):
         """The fitted Gaussian's, where it has two dimensions."""
         chart = Gaussian(self.latent).chart()
         return None if chart is None else chart._replace(points=self.code(chart.points.to(self.mean)))
-
-
-def _initialise(module: nn.Module) -> None:
-    """Weights that keep the scale of what they pass on (He et al. 2015, arXiv:1502.01852, eq. 10), biases of zero.
-
-    No prior says how large codes are to be; so they begin at a size that images hang on from the first step.
-    """
-    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-        if bool(module.weight.any()):  # the last layer of a residual block begins at zero
-            nn.init.kaiming_normal_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 MODEL = Model("AE (control)", "Hinton and Salakhutdinov 2006; ex post: arXiv:1903.12436", Config, Ae)
