@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,17 +12,22 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from baselines import registry
 from baselines.contract import Draw, GenerativeModel, Given, HasPrior, Noise, Reconstructs
 from baselines.data import digits
 from baselines.data.dataset import Dataset, Split
-from baselines.types import ImageShape
+from baselines.types import Budget, ImageShape
+from bench.job import Setup
+from bench.matrix import Wanted
 from bench.metrics import latent_mmd
 from bench.metrics.base import Subject
 from bench.metrics.displacement import Displacement, changed, windows
 from bench.metrics.latent_mmd import LatentMmd, latent_map
 from bench.metrics.mmd_rbf import median_distance
 from bench.metrics.reconstruction_mse import Reconstruction
+from bench.plan import plan
 from bench.stats import normal_interval
+from bench.worker import run_job
 
 DATA = digits.load()
 
@@ -250,3 +256,25 @@ def test_models_without_codes_are_told_why(metric: Reconstruction | LatentMmd | 
     assert metric.unavailable(subject(Known())) is None
     assert metric.unavailable(subject(Histogram(DATA.shape, Config())))
     assert metric.unavailable(Subject(0, None, model=Known()))
+
+
+def test_the_record_of_a_training_holds_scores_map_and_strips_and_says_that_the_autoencoder_is_a_control(
+    tmp_path: Path,
+) -> None:
+    setup = Setup(tmp_path, "cpu", metrics=("reconstruction_mse", "latent_mmd", "shift_over_erasure"))
+    told = {}
+    for name in ("ae", "aae"):
+        wanted = Wanted(name, "digits", 0, Budget(images=128), {"width": 8, "widest": 16}, (Draw(),), (None,))
+        (training,) = plan([wanted], setup)
+        record = run_job((training.job, None), lambda sent: None)
+        names = {"reconstruction_mse", "latent_mmd", "shift_over_erasure[pixels]", "shift_over_erasure[codes]"}
+        assert names <= {m.metric for m in record.measured}
+        roles = [artifact.role for artifact in record.artifacts]
+        assert roles.count("latent_map") == 1
+        assert roles.count("strip") == 4
+        (found,) = (m for m in record.measured if m.metric == "latent_mmd")
+        told[name] = found.protocol["subject"].get("control")
+        title = registry.load(name).model.title
+        assert ("control" in title) == (name == "ae")
+    assert "not a generative model" in str(told["ae"])
+    assert told["aae"] is None
