@@ -30,6 +30,11 @@ class Batches:
         labels, attributes = self._rows(self.split.labels, index), self._rows(self.split.attributes, index)
         return Batch(images, labels, attributes, self._given(index, position), self._masks(index))
 
+    def every_image(self) -> Tensor:
+        """The whole train split in its own order, uint8 (N, C, H, W)."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "redraw, all"))
+        return self.split.take(torch.arange(len(self.split)), generator).to(self.device)
+
     def _given(self, index: Tensor, position: int) -> Given | None:
         if self.requests is None:
             return None

@@ -112,6 +112,29 @@ class Translates(ABC):
         """The other way: uint8 of the target domain to uint8 of the source's."""
 
 
+class Encodes(ABC):
+    """Makes a code of each image: a point of a space in which images can be compared."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to codes (B, K), real numbers; of an encoder that draws its codes their means.
+
+        Row i depends on x_i alone.
+        """
+
+
+class HasPrior(Encodes):
+    """Draws an image by decoding a draw of its prior, so that the codes of real images should look like such draws."""
+
+    @abstractmethod
+    def prior(self, n: int, noise: Noise) -> Tensor:
+        """Draws of the prior, (n, K); row i depends on `noise` at global index noise.first + i alone."""
+
+    def draw_codes(self, x: Tensor, noise: Noise) -> Tensor:
+        """A code of each image, (B, K), as in training: the code itself where it is not drawn."""
+        return self.encode(x)
+
+
 class HasLatent(ABC):
     """Makes an image of each point of a latent space, whose prior is standard normal."""
 

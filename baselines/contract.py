@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from baselines.capabilities import (
     Chart,
     Dequantises,
+    Encodes,
     HasCharts,
     HasCritic,
     HasDensity,
     HasExactMoments,
     HasLatent,
     HasLikelihood,
+    HasPrior,
     Illustrates,
     IllustratesRequests,
     Line,
@@ -46,7 +48,9 @@ __all__ = [
     "Dequantises",
     "Distils",
     "Draw",
+    "Encodes",
     "Fits",
+    "FitsExPost",
     "FitsLabelled",
     "GenerativeModel",
     "Given",
@@ -56,6 +60,7 @@ __all__ = [
     "HasExactMoments",
     "HasLatent",
     "HasLikelihood",
+    "HasPrior",
     "Illustrates",
     "IllustratesRequests",
     "ImageShape",
@@ -232,6 +237,16 @@ class Trains(ABC):
 
     def finish(self, images: Tensor, noise: Noise) -> None:  # noqa: B027 - most models have nothing left to do
         """Set buffers that follow from the chosen weights, from uint8 validation images (N, C, H, W)."""
+
+
+class FitsExPost(Trains):
+    """Draws from what is fitted to its own codes when training is over: a control beside generative models."""
+
+    ex_post: ClassVar[str]  # what is fitted to what, for the record
+
+    @abstractmethod
+    def fit_ex_post(self, images: Tensor, noise: Noise) -> None:
+        """Set buffers from uint8 train images (N, C, H, W), all of them, by the chosen weights; before `finish`."""
 
 
 class Distils(Trains):

@@ -19,7 +19,18 @@ from torch.optim.swa_utils import AveragedModel
 
 from baselines import checkpoint
 from baselines.batches import Batches
-from baselines.contract import Batch, Context, Fits, GenerativeModel, Losses, Model, Noise, Phase, Trains
+from baselines.contract import (
+    Batch,
+    Context,
+    Fits,
+    FitsExPost,
+    GenerativeModel,
+    Losses,
+    Model,
+    Noise,
+    Phase,
+    Trains,
+)
 from baselines.data.dataset import Dataset
 from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
@@ -255,7 +266,10 @@ class Trainer:
         else:
             self._swap()
         self.model.eval()
-        self.trains.finish(self.validation.to(self.device), Noise(derive_seed(self.seed, "finish"), device=self.device))
+        noise = Noise(derive_seed(self.seed, "finish"), device=self.device)
+        if isinstance(self.trains, FitsExPost):
+            self.trains.fit_ex_post(self.batches.every_image(), noise)
+        self.trains.finish(self.validation.to(self.device), noise)
         for name, tensor in self.model.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
                 raise DivergedError(f"training: {self._where(name)}: {name} is NaN or infinite")

@@ -60,7 +60,9 @@ class Measurement:
 class Artifact:
     """A file beside the records; `path` is relative to the results folder and stays inside it."""
 
-    role: str  # samples | real | curve | timings | strip | chart | likelihood_curves | maps | over_training
+    role: (
+        str  # samples | real | curve | timings | strip | chart | likelihood_curves | maps | latent_map | over_training
+    )
     path: str
     sha256: str
 

@@ -20,6 +20,7 @@ from baselines.config import build_config, config_values
 from baselines.contract import (
     Distils,
     Fits,
+    FitsExPost,
     GenerativeModel,
     HasLatent,
     Noise,
@@ -31,7 +32,7 @@ from baselines.given import Requests
 from baselines.noise import derive_seed
 from baselines.types import Progress
 from bench import provenance
-from bench.artifacts import is_whole, load_images, save_images, save_json
+from bench.artifacts import is_whole, load_images, save_images, save_json, save_strip
 from bench.families import measure_families, open_extractor
 from bench.illustrating import illustrate
 from bench.job import Job
@@ -110,10 +111,11 @@ class _Cell:
         measured, skipped = measure_families("train", subject, self.job.setup.metrics)
         curve = {"rows": state["curve"]} if state["curve"] else {}
         contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves, "maps": subject.maps}
-        contents["over_training"] = subject.over_training
+        contents |= {"over_training": subject.over_training, "latent_map": subject.latent_map}
         artifacts = [save_json(self.job.setup.results, role, content) for role, content in contents.items() if content]
         self.progress("pictures", 0, 1)
         seed, setup = self.job.cell.seed, self.job.setup
+        artifacts += [save_strip(setup.results, strip, self.dataset.shape.levels) for strip in subject.strips]
         strips, refused = illustrate(self.model, self.dataset, self._requests(), seed, setup)
         return self._record(
             (*found.measurements, *measured),
@@ -297,6 +299,8 @@ def _state_of(model: GenerativeModel, job: Job) -> dict[str, Any]:
     if isinstance(model, Trains):
         state["weights"] = "averaged (EMA)" if model.averaged and model.training_config.ema_decay > 0 else "raw"
         state["checkpoint"] = f"best {model.selection} on validation" if model.selection else "last"
+    if isinstance(model, FitsExPost):
+        state["control"] = model.ex_post
     if draw is not None:
         state["clip"] = draw.clip
     return state

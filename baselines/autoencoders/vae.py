@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from baselines.autoencoders import pictures
+from baselines.autoencoders.priors import Gaussian
 from baselines.contract import (
     Batch,
     Context,
@@ -23,6 +25,8 @@ from baselines.contract import (
     Given,
     HasLatent,
     HasLikelihood,
+    HasPrior,
+    Illustrates,
     ImageShape,
     Losses,
     Model,
@@ -31,6 +35,7 @@ from baselines.contract import (
     OptimiserConfig,
     Phase,
     Reconstructs,
+    Strip,
     Training,
     Trains,
 )
@@ -70,9 +75,11 @@ class Config:
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"vae: expected a dropout in [0, 1), got {self.dropout}")
+        if self.beta < 0:
+            raise UserError(f"vae.beta: expected at least 0, got {self.beta}")
 
 
-class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, Reconstructs):
+class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstructs, Illustrates):
     """Encoder of q(z|x) = N(mean, diag(std^2)), decoder of the parameters of P(x|z), prior N(0, I)."""
 
     averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
@@ -188,7 +195,37 @@ class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, Reconstructs):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The expectation of P(x|z) at the mean of q(z|x), rounded."""
-        return expectation(self.head, self._pixels(self.posterior(x)[0]), self.shape.levels)
+        return self._expected(self.posterior(x)[0])
+
+    def _expected(self, z: Tensor) -> Tensor:
+        """The expectation of P(x|z), rounded, uint8 (B, C, H, W)."""
+        return expectation(self.head, self._pixels(z), self.shape.levels)
+
+    # Codes
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The mean of q(z|x), (B, latent)."""
+        return self.posterior(x)[0]
+
+    def draw_codes(self, x: Tensor, noise: Noise) -> Tensor:
+        """z ~ q(z|x), (B, latent): over all images these should be distributed as the prior."""
+        mean, log_std = self.posterior(x)
+        return mean + log_std.exp() * noise.normal("posterior", len(x), tuple(mean.shape[1:]))
+
+    def prior(self, n: int, noise: Noise) -> Tensor:
+        """z ~ N(0, I), (n, latent)."""
+        return noise.normal("z", n, (self.latent,))
+
+    @torch.no_grad()
+    def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
+        """Reconstructions, walks between test images, and the map of a 2-D latent or walks between draws."""
+        codes, chart = self.encode(real), Gaussian(self.latent).chart()
+        if chart is None:
+            last = pictures.between_draws(self.latent, self._expected, noise)
+        else:
+            last = pictures.charted(chart._replace(points=chart.points.to(real.device)), self._expected)
+        shown = pictures.reconstructions(real, self.reconstruct(real))
+        return shown, pictures.between_images(real, codes, self._expected), last
 
 
 def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from baselines.contract import GenerativeModel
+from baselines.contract import GenerativeModel, Strip
 from baselines.data.dataset import Dataset
 from baselines.given import Requests
 from baselines.types import Draw, Progress
@@ -85,6 +85,8 @@ class Subject:
     maps: dict[str, Any] = field(default_factory=dict)  # found on the way, a number a pixel; for an artifact
     snapshots: Mapping[int, Tensor] = field(default_factory=dict)  # drawn during training, by images seen
     over_training: dict[str, Any] = field(default_factory=dict)  # found of these, for an artifact
+    latent_map: dict[str, Any] = field(default_factory=dict)  # found on the way, where codes lie; for an artifact
+    strips: list[Strip] = field(default_factory=list)  # found on the way, pictures of what was measured
     progress: Progress = lambda phase, done, total: None
     protocol: Mapping[str, Any] = field(default_factory=dict)  # what holds for all: ema, split, clip, ...
     cache: dict[str, Any] = field(default_factory=dict)  # features computed once and shared by the metrics

@@ -7,11 +7,13 @@ from bench.metrics.attributes import AttributeAccuracy
 from bench.metrics.base import Metric
 from bench.metrics.birthday import Birthday
 from bench.metrics.context import ContextFraction
+from bench.metrics.displacement import Displacement
 from bench.metrics.exact import ExactFrechet
 from bench.metrics.frechet import Frechet
 from bench.metrics.frechet_infinity import FrechetInfinity
 from bench.metrics.inception_score import InceptionScore
 from bench.metrics.kernel import Kernel
+from bench.metrics.latent_mmd import LatentMmd
 from bench.metrics.likelihood import BitsPerDim
 from bench.metrics.manifold import COVERAGE, DENSITY, PRECISION, RECALL
 from bench.metrics.memorisation import Memorisation
@@ -20,7 +22,8 @@ from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.over_training import OverTraining
 from bench.metrics.parts import AppearanceDistance, MaskOverlap
 from bench.metrics.path_length import PathLength
-from bench.metrics.reconstruction import Reconstruction
+from bench.metrics.reconstruction import DomainReconstruction
+from bench.metrics.reconstruction_mse import Reconstruction
 from bench.metrics.sharpness import Sharpness
 from bench.metrics.translation import CycleDistance, PairedError
 from bench.metrics.wasserstein import Wasserstein
@@ -28,6 +31,9 @@ from bench.metrics.wasserstein import Wasserstein
 _ALL = (
     BitsPerDim(),
     ContextFraction(),
+    Reconstruction(),
+    LatentMmd(),
+    Displacement(),
     Frechet(),
     FrechetInfinity(),
     InceptionScore(),
@@ -45,7 +51,7 @@ _ALL = (
     AppearanceDistance(),
     PairedError(),
     CycleDistance(),
-    Reconstruction(),
+    DomainReconstruction(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),

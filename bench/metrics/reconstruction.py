@@ -19,7 +19,7 @@ from bench.stats import mean_over_images
 _BATCH = 500
 
 
-class Reconstruction:
+class DomainReconstruction:
     """`reconstruction_l1`: mean |x - G(G(x, c), c')|, pixels in [0, 1], c' the values that x has."""
 
     name = "reconstruction_l1"

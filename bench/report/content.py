@@ -15,6 +15,7 @@ from bench.report import (
     calibration_plots,
     charts,
     curves,
+    latent_maps,
     oracle_plots,
     over_training,
     pixel_maps,
@@ -50,7 +51,7 @@ from bench.report.steps_table import steps_table
 from bench.report.strips import StripSet
 from bench.report.style import Picture
 from bench.report.tables import Table, main_table
-from bench.report.trainings import charts_of, courses_of, curves_of, maps_of, strips_of, terms_of
+from bench.report.trainings import charts_of, courses_of, curves_of, latent_maps_of, maps_of, strips_of, terms_of
 from bench.variants import told_apart
 
 
@@ -187,6 +188,7 @@ def _section(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Secti
         directions(f"directions-{slug}", sheet),
         pixel_maps.bits(f"bits-{slug}", maps),
         pixel_maps.contexts(f"context-{slug}", maps, shares),
+        latent_maps.picture(f"latent-{slug}", latent_maps_of(source, sheet, notes)),
         terms_plot.terms(f"terms-{slug}", terms_of(source, sheet, notes)),
         curves.validation(f"validation-{slug}", trained),
         curves.losses(f"losses-{slug}", trained),

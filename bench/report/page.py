@@ -93,6 +93,7 @@ def _groups(section: Section) -> list[tuple[str, list[object]]]:
     heads = (
         ("Quality against time", ("quality-",)),
         ("Likelihood", ("likelihood-", "directions-", "bits-", "context-", "terms-")),
+        ("Latent spaces", ("latent-",)),
         ("Training", ("validation-", "losses-", "collapse-")),
         ("How models work, in numbers", ("chart-",)),
     )

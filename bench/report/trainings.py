@@ -1,4 +1,4 @@
-"""What the trainings of a data set left beside their records: curves, terms by timestep, maps of pixels, pictures."""
+"""What the trainings of a data set left beside their records: curves, terms by timestep, maps, pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from bench.record import Record
 from bench.report import charts, curves, over_training, pixel_maps
 from bench.report.artifacts import Band, artifact_of, read_curve, read_strip, read_terms
 from bench.report.grouping import training_of
+from bench.report.latent_maps import LatentMap, read_latent_map
 from bench.report.rows import Sheet
 from bench.report.source import ModelInfo, Source
 from bench.report.strips import StripSet, strip
@@ -50,6 +51,21 @@ def maps_of(source: Source, sheet: Sheet, notes: list[str]) -> pixel_maps.Maps:
             continue
         try:
             found[title] = pixel_maps.read_maps(source.folder, artifact)
+        except UserError as error:
+            notes.append(f"{record.cell.label()}: {error}")
+    order = list(dict.fromkeys(row.title for row in sheet.all))
+    return sorted(found.items(), key=lambda held: order.index(held[0]) if held[0] in order else len(order))
+
+
+def latent_maps_of(source: Source, sheet: Sheet, notes: list[str]) -> list[tuple[str, LatentMap]]:
+    """(training, where codes lie) of the lowest seed of every training that has a map, in the order of the rows."""
+    found: dict[str, LatentMap] = {}
+    for title, record in trainings(source, sheet):
+        artifact = artifact_of(record, "latent_map")
+        if artifact is None or title in found:
+            continue
+        try:
+            found[title] = read_latent_map(source.folder, artifact)
         except UserError as error:
             notes.append(f"{record.cell.label()}: {error}")
     order = list(dict.fromkeys(row.title for row in sheet.all))

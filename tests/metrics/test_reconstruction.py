@@ -18,7 +18,7 @@ from baselines.types import Draw, ImageShape
 from bench.metrics.attributes import AttributeAccuracy
 from bench.metrics.base import Subject
 from bench.metrics.images import of_samples, of_split
-from bench.metrics.reconstruction import Reconstruction
+from bench.metrics.reconstruction import DomainReconstruction
 
 SHAPE = ImageShape(3, 4, 4, 256)
 
@@ -64,7 +64,7 @@ def subject_of(kind: str, n: int = 700, drawn: int | None = None) -> Subject:
 
 
 def error(subject: Subject) -> float:
-    (found,) = Reconstruction().measure(subject)
+    (found,) = DomainReconstruction().measure(subject)
     assert found.low is not None
     assert found.high is not None
     assert found.low <= found.value <= found.high
@@ -82,7 +82,7 @@ def test_an_oracle_that_keeps_the_rest_brings_every_image_back() -> None:
 
 def test_noise_is_as_far_as_two_independent_pixels() -> None:
     independent = (256**2 - 1) / (3 * 256 * 255)  # E|u - v| of uniform levels, of a range of 1
-    (found,) = Reconstruction().measure(subject_of("noise"))
+    (found,) = DomainReconstruction().measure(subject_of("noise"))
     assert found.low is not None
     assert found.high is not None
     assert found.low - 1e-3 < independent < found.high + 1e-3
@@ -97,7 +97,7 @@ def test_what_is_lost_on_the_way_is_counted_pixel_by_pixel() -> None:
 
 
 def test_one_that_does_nothing_has_no_error_and_its_note_says_so() -> None:
-    (found,) = Reconstruction().measure(subject_of("lazy"))
+    (found,) = DomainReconstruction().measure(subject_of("lazy"))
     assert found.value == 0
     assert "lie 0 from their sources" in found.note
 
@@ -106,13 +106,13 @@ def test_a_translation_that_was_asked_for_twice_counts_once() -> None:
     twice = subject_of("lossy", drawn=1400)
     assert twice.generated is not None
     assert len(twice.generated) == 1400
-    ours, once = Reconstruction().measure(twice)[0], Reconstruction().measure(subject_of("lossy"))[0]
+    ours, once = DomainReconstruction().measure(twice)[0], DomainReconstruction().measure(subject_of("lossy"))[0]
     assert (ours.value, ours.low, ours.n) == (once.value, once.low, 700)
 
 
 def test_it_says_why_it_cannot_be_taken() -> None:
     subject = subject_of("oracle")
-    metric = Reconstruction()
+    metric = DomainReconstruction()
     assert metric.unavailable(subject) is None
     assert "samples" in str(metric.unavailable(dataclasses.replace(subject, generated=None)))
     assert "translate" in str(metric.unavailable(dataclasses.replace(subject, model=None)))

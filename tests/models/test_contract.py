@@ -224,7 +224,14 @@ def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
 
 @pytest.mark.parametrize(
     ("name", "draw"),
-    [("dcgan", Draw()), ("glow", Draw()), ("realnvp", Draw()), ("vae", Draw(options={"mean": True}))],
+    [
+        ("aae", Draw()),
+        ("ae", Draw()),
+        ("dcgan", Draw()),
+        ("glow", Draw()),
+        ("realnvp", Draw()),
+        ("vae", Draw(options={"mean": True})),
+    ],
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_samples_are_decoded_latents_rounded_to_levels(name: str, draw: Draw, shape: str, tmp_path: Path) -> None:

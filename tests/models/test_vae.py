@@ -260,7 +260,39 @@ def test_a_few_hundred_steps_beat_independent_pixels_and_reconstruct() -> None:
     assert float(pixels.var(0).mean()) > 1, "z decides the image"
 
 
+# Codes
+
+
+def test_codes_are_draws_of_the_posterior_and_their_means() -> None:
+    model = built(DIGITS, Config(latent=3, width=8), perturb=0.05)
+    x = torch.randint(0, 17, (4, 1, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        mean, log_std = model.posterior(x)
+        draws = torch.stack([model.draw_codes(x, DOUBLE.fork(k)) for k in range(2000)])
+        assert torch.equal(model.encode(x), mean)
+    assert float(log_std.exp().min()) > 0.1, "the premise: codes are spread"
+    torch.testing.assert_close(draws.mean(0), mean, atol=5 * float(log_std.exp().max()) / 2000**0.5, rtol=0)
+    torch.testing.assert_close(draws.std(0), log_std.exp(), rtol=0.1, atol=0)
+    torch.testing.assert_close(model.prior(3, DOUBLE), DOUBLE.normal("z", 3, (3,)))
+
+
+def test_a_flat_latent_shows_its_map_and_a_deeper_one_walks_between_draws() -> None:
+    x = torch.randint(0, 17, (4, 1, 8, 8), dtype=torch.uint8)
+    for latent, title in ((2, "The space of codes"), (5, "Between two draws of the prior")):
+        model = built(DIGITS, Config(latent=latent, width=8), perturb=0.05).float()
+        strips = model.pictures(x, Noise(0))
+        assert strips[-1].title == title
+        assert torch.equal(strips[0].images[1], model.reconstruct(x))
+    model = built(DIGITS, Config(latent=2, width=8), perturb=0.05).float()
+    grid = model.pictures(x, Noise(0))[-1]
+    corner = torch.special.ndtri(torch.tensor([0.5 / 12, 11.5 / 12]))[None]  # left, and at the top
+    assert grid.images.shape[:2] == (12, 12)
+    assert torch.equal(grid.images[0, 0], model._expected(corner)[0])
+
+
 def test_bad_choices_are_refused() -> None:
+    with pytest.raises(UserError, match="beta"):
+        Config(beta=-1.0)
     with pytest.raises(UserError, match="dropout"):
         Config(dropout=1.0)
     with pytest.raises(UserError, match="latent"):
