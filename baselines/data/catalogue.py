@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.config import nearest
-from baselines.data import arrays, digits, enlarged, folder, markov_mesh, mnist
+from baselines.data import arrays, captioned, digits, enlarged, folder, markov_mesh, mnist
 from baselines.data.dataset import Dataset
 from baselines.errors import UserError
 
@@ -32,6 +32,7 @@ _FIXED: dict[str, tuple[str, Callable[[], Dataset]]] = {
 }
 _MADE_OF: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
     "large": ("16x16 or 32x32, 256 levels", enlarged.of),
+    "captioned": ("RGB, an ink on a ground, with captions; pairs of digit and ink held out", captioned.of),
 }
 """Generated from real digits: `digits-large` and `mnist-large`, and so on."""
 _BASES = ("digits", "mnist")

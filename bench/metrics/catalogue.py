@@ -17,6 +17,7 @@ from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.path_length import PathLength
+from bench.metrics.r_precision import RPrecision
 from bench.metrics.sharpness import Sharpness
 
 _ALL = (
@@ -34,6 +35,7 @@ _ALL = (
     Modes(),
     ModeDivergence(),
     AttributeAccuracy(),
+    RPrecision(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),

@@ -56,11 +56,18 @@ class Spec:
         return self.channels, self.height, self.width
 
 
+_CAPTIONED = (("digit", CLASSES), ("ink", 6), ("ground", 6))
 SPECS: Mapping[str, Spec] = {
     "digits-cnn": Spec("digits-cnn", "digits", 8, 8, (32, 64, 64), (False, True, False)),
     "mnist-cnn": Spec("mnist-cnn", "mnist", 28, 28, (32, 64, 64), (True, True, True)),
     "digits-large-cnn": Spec("digits-large-cnn", "digits-large", 16, 16, (32, 48, 48), (True, True, False)),
     "mnist-large-cnn": Spec("mnist-large-cnn", "mnist-large", 32, 32, (24, 48, 48), (True, True, True)),
+    "digits-captioned-cnn": Spec(
+        "digits-captioned-cnn", "digits-captioned", 16, 16, (32, 48, 48), (True, True, False), 3, _CAPTIONED
+    ),
+    "mnist-captioned-cnn": Spec(
+        "mnist-captioned-cnn", "mnist-captioned", 32, 32, (24, 48, 48), (True, True, True), 3, _CAPTIONED
+    ),
 }
 
 

@@ -31,6 +31,8 @@ OWN_CLASSIFIER: Mapping[str, str] = {
     "mnist-threshold": "mnist-cnn",
     "digits-large": "digits-large-cnn",
     "mnist-large": "mnist-large-cnn",
+    "digits-captioned": "digits-captioned-cnn",
+    "mnist-captioned": "mnist-captioned-cnn",
 }
 INCEPTION, PIXELS = "inception", "pixels8x8"
 NETWORKS: Mapping[str, Callable[[Path | None, str], Extractor]] = {

@@ -52,6 +52,8 @@ RECIPES: Mapping[str, Recipe] = {
     "mnist-cnn": Recipe(epochs=10, batch_size=128),
     "digits-large-cnn": Recipe(epochs=60),
     "mnist-large-cnn": Recipe(epochs=12, batch_size=128),
+    "digits-captioned-cnn": Recipe(epochs=30, outside="border"),
+    "mnist-captioned-cnn": Recipe(epochs=8, batch_size=128, outside="border"),
 }
 
 
