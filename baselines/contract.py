@@ -26,7 +26,7 @@ from baselines.capabilities import (
 )
 from baselines.config import nearest
 from baselines.errors import UserError
-from baselines.given import Given
+from baselines.given import Given, Requests
 from baselines.noise import Noise
 from baselines.types import Conditions, Draw, ImageShape, Task
 
@@ -58,6 +58,7 @@ __all__ = [
     "Pretrained",
     "Reconstructs",
     "Replays",
+    "Requests",
     "Strip",
     "Training",
     "Trains",

@@ -2,9 +2,10 @@
 
 Reed et al. 2016 (arXiv:1605.05396), Algorithm 1: of {real image, right caption}, {real image, wrong caption} and
 {generated image, right caption} only the first is 1. The text encoder learns as in the paper by telling which captions
-belong to which images (eq. 2, after arXiv:1605.05395), never from the GAN's losses; it is given words, and neither labels
-nor attributes. Departures for small data: it learns beside the GAN and not before it, by cross-entropy over a batch in
-place of the hinge loss; both networks are a DCGAN's of few channels, and D's layer behind image and text has no batch norm.
+belong to which images (eq. 2, after arXiv:1605.05395), never from the GAN's losses; it is given words, and neither
+labels nor attributes. Departures for small data: it learns beside the GAN and not before it, by cross-entropy over a
+batch in place of the hinge loss; both networks are a DCGAN's of few channels, and D's layer behind image and text has
+no batch norm.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from baselines.contract import (
     Noise,
     OptimiserConfig,
     Phase,
+    Requests,
     Strip,
     Training,
     Trains,
@@ -38,7 +40,6 @@ from baselines.contract import (
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
 from baselines.gans.slow_norm import SlowBatchNorm
-from baselines.given import Requests
 from baselines.nets.captions import CaptionEncoder
 from baselines.nets.conv import double, halve, halvings
 
@@ -293,9 +294,7 @@ def _image_encoder(shape: ImageShape, config: Config) -> nn.Sequential:
     """Images (B, C, H, W) to (B, text): what captions are matched with."""
     sizes, widths = _plan(shape, config)
     cells = sizes[-1][0] * sizes[-1][1]
-    return nn.Sequential(
-        *_trunk(shape, config, norm=False), nn.Flatten(), nn.Linear(widths[-1] * cells, config.text)
-    )
+    return nn.Sequential(*_trunk(shape, config, norm=False), nn.Flatten(), nn.Linear(widths[-1] * cells, config.text))
 
 
 def _plan(shape: ImageShape, config: Config) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
