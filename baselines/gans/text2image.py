@@ -4,8 +4,9 @@ Reed et al. 2016 (arXiv:1605.05396), Algorithm 1: of {real image, right caption}
 {generated image, right caption} only the first is 1. The text encoder learns as in the paper by telling which captions
 belong to which images (eq. 2, after arXiv:1605.05395), never from the GAN's losses; it is given words, and neither
 labels nor attributes. Departures for small data: it learns beside the GAN and not before it, by cross-entropy over a
-batch in place of the hinge loss; both networks are a DCGAN's of few channels, and D's layer behind image and text has
-no batch norm.
+batch in place of the hinge loss, and the images' encodings are a linear layer on D's convolutions, which so learn early
+what captions speak of; both networks are a DCGAN's of few channels, and D's layer behind image and text has no batch
+norm.
 """
 
 from __future__ import annotations
@@ -59,9 +60,10 @@ class Config:
     widest: int = 256  # the most channels of any layer
     slope: float = 0.2  # of LeakyReLU
     interpolation: float = 0.0  # weight of captions between two others in G's loss (GAN-INT, eq. 5)
-    lr_encoder: float = 1e-3
+    augmentation: float = 0.02  # weight of the nats that G's first layer is told of a caption
+    matching: float = 1.0  # weight of the encoders' loss beside D's
     lr_generator: float = 5e-4
-    lr_discriminator: float = 5e-4
+    lr_discriminator: float = 5e-4  # and of the text encoder
     beta1: float = 0.5  # of Adam, for G and D
     decay: str = "linear"  # of all learning rates over the budget
     training: Training = Training(batch_size=32, ema_decay=0.998)
@@ -70,14 +72,17 @@ class Config:
         for name in ("latent", "text", "text_hidden", "compressed", "width", "widest"):
             if getattr(self, name) < 1:
                 raise UserError(f"text2image.{name}: expected at least 1, got {getattr(self, name)}")
-        if self.interpolation < 0:
-            raise UserError(f"text2image.interpolation: expected a weight of 0 or more, got {self.interpolation}")
+        for name in ("interpolation", "augmentation"):
+            if getattr(self, name) < 0:
+                raise UserError(f"text2image.{name}: expected a weight of 0 or more, got {getattr(self, name)}")
+        if self.matching <= 0:
+            raise UserError(f"text2image.matching: expected a weight above 0, got {self.matching}")
         if self.training.batch_size < 2:
             raise UserError("text2image.training.batch_size: expected at least 2 (a wrong caption is another's), got 1")
 
 
 class Text2Image(GenerativeModel, Trains, IllustratesRequests):
-    """A text encoder, the image encoder that it learns with, and a conditional GAN of tanh images in [-1, 1]."""
+    """A text encoder, and a GAN of tanh images in [-1, 1] whose two networks are told what it makes of captions."""
 
     averaged: ClassVar[tuple[str, ...]] = ("encoder", "generator")
     network: ClassVar[str | None] = "generator"
@@ -90,55 +95,54 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
         self.config = config
         self.training_config = config.training
         self.words = conditions.words
+        self.latent = config.latent + config.compressed
         self.generator = Generator(shape, config)
         self.discriminator = Discriminator(shape, config)
         self.apply(_initialise)
         self.encoder = CaptionEncoder(len(conditions.words), config.text, config.text_hidden)
-        self.image_encoder = _image_encoder(shape, config)
 
     def phases(self) -> tuple[Phase, ...]:
-        """The encoders, then discriminator, then generator."""
+        """Discriminator and text encoder, then generator."""
         betas, decay = (self.config.beta1, 0.999), self.config.decay
-        matching = OptimiserConfig(lr=self.config.lr_encoder, decay=decay)
         d = OptimiserConfig(lr=self.config.lr_discriminator, betas=betas, decay=decay)
         g = OptimiserConfig(lr=self.config.lr_generator, betas=betas, decay=decay)
         return (
-            Phase("encoder", ("encoder", "image_encoder"), self.encoder_loss, matching),
-            Phase("discriminator", ("discriminator",), self.discriminator_loss, d),
+            Phase("discriminator", ("encoder", "discriminator"), self.discriminator_loss, d),
             Phase("generator", ("generator",), self.generator_loss, g),
         )
 
-    def encoder_loss(self, batch: Batch, context: Context) -> Losses:
-        """Which caption is an image's, and which image a caption's: cross-entropies over the batch, halved."""
-        images, text = to_signed(batch.images, self.shape.levels), self.encoder(_tokens(batch.given))
-        return matching_loss(text, self.image_encoder(images))
-
     def discriminator_loss(self, batch: Batch, context: Context) -> Losses:
-        """Algorithm 1, lines 6 to 9; a wrong caption is another image's of the batch."""
+        """Algorithm 1, lines 6 to 9, and the matching loss; a wrong caption is another image's of the batch."""
         tokens = _tokens(batch.given)
+        learning = self.encoder(tokens)
+        text = learning.detach()
         with torch.no_grad():
-            text = self.encoder(tokens)
-            fakes = self.generator(context.normal(len(text), self.config.latent), text)
+            fakes = self.generator(context.normal(len(text), self.latent), text)
         shift = 1 + int(context.integers(len(text) - 1))
         differs = (tokens.roll(shift, 0) != tokens).any(1)
-        # Real and generated images go in apart, as a DCGAN's do; real ones once for both captions
+        # Real and generated images go in apart, as a DCGAN's do; real ones once for all that is asked of them
         features = self.discriminator.look(self._blur(to_signed(batch.images, self.shape.levels), context))
         right, wrong = (self.discriminator.judge(features, told) for told in (text, text.roll(shift, 0)))
         fake = self.discriminator(self._blur(fakes, context), text)
-        return discriminator_loss(right, wrong, fake, differs)
+        losses = discriminator_loss(right, wrong, fake, differs)
+        matched = matching_loss(learning, self.discriminator.encode(features))
+        return Losses(losses.total + self.config.matching * matched.total, {**losses.parts, **matched.parts})
 
     def generator_loss(self, batch: Batch, context: Context) -> Losses:
         """-E log D(G(z, t), t), and by its weight the same of texts halfway between two captions (eq. 5)."""
         with torch.no_grad():
             text = self.encoder(_tokens(batch.given))
         right = self._deceived(text, context)
+        told = divergence(*self.generator.conditions(text)).mean()
+        total = right + self.config.augmentation * told
         if self.config.interpolation == 0:
-            return Losses(right)
+            return Losses(total, {"right": right, "told_nats": told})
         between = self._deceived((text + text.roll(1 + int(context.integers(len(text) - 1)), 0)) / 2, context)
-        return Losses(right + self.config.interpolation * between, {"right": right, "between": between})
+        parts = {"right": right, "between": between, "told_nats": told}
+        return Losses(total + self.config.interpolation * between, parts)
 
     def _deceived(self, text: Tensor, context: Context) -> Tensor:
-        images = self.generator(context.normal(len(text), self.config.latent), text)
+        images = self.generator(context.normal(len(text), self.latent), text)
         return F.softplus(-self.discriminator(self._blur(images, context), text)).mean()
 
     def _blur(self, images: Tensor, context: Context) -> Tensor:
@@ -158,7 +162,7 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
         if n and not 0 <= int(tokens.min()) <= int(tokens.max()) < len(self.words):
             span = f"{int(tokens.min())} .. {int(tokens.max())}"
             raise UserError(f"text2image: expected given tokens of 0 .. {len(self.words) - 1}, got {span}")
-        return self._images(noise.normal("z", n, (self.config.latent,)), self.encoder(tokens))
+        return self._images(noise.normal("z", n, (self.latent,)), self.encoder(tokens))
 
     def _images(self, z: Tensor, text: Tensor) -> Tensor:
         return from_signed(self.generator(z, text), self.shape.levels)
@@ -170,7 +174,7 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
         tokens = _tokens(asked.given).to(noise.device)
         text, names = self.encoder(tokens), [self._read(row) for row in tokens.tolist()]
         new = [False] * SHOWN if asked.unseen is None else asked.unseen.tolist()
-        z = noise.normal("captions", SHOWN * EACH, (self.config.latent,))
+        z = noise.normal("captions", SHOWN * EACH, (self.latent,))
         drawn = self._images(z, text.repeat_interleave(EACH, 0)).cpu()
         captions = Strip(
             "Images of captions",
@@ -187,7 +191,7 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
         first, last = text[0::2], text[1::2]
         steps = [Fraction(place, PLACES - 1) for place in range(PLACES)]
         way = torch.stack([torch.lerp(first, last, float(step)) for step in steps], 1)
-        z = noise.normal("walks", len(first), (self.config.latent,)).repeat_interleave(PLACES, 0)
+        z = noise.normal("walks", len(first), (self.latent,)).repeat_interleave(PLACES, 0)
         images = self._images(z, way.flatten(0, 1)).cpu()
         return Strip(
             "From one caption to another",
@@ -203,25 +207,53 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
 
 
 class Generator(nn.Module):
-    """z (B, latent) and text (B, text) to images (B, C, H, W) in (-1, 1)."""
+    """z (B, latent + compressed) and text (B, text) to images (B, C, H, W) in (-1, 1)."""
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__()
         sizes, widths = _plan(shape, config)
+        self.latent = config.latent
+        self.condition = nn.Linear(config.text, 2 * config.compressed)
         self.compress = nn.Sequential(nn.Linear(config.text, config.compressed), nn.LeakyReLU(config.slope))
-        into = config.latent + config.compressed
-        layers: list[nn.Module] = [nn.ConvTranspose2d(into, widths[-1], sizes[-1], bias=False)]
         slowest = min(1 - config.training.ema_decay, 0.1)
-        for stage in range(len(sizes) - 2, -1, -1):
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(config.latent + config.compressed, widths[-1], sizes[-1], bias=False)
+        ]
+        for stage in range(len(sizes) - 2, 0, -1):
             layers += [SlowBatchNorm(widths[stage + 1], slowest), nn.ReLU()]
-            out = widths[stage] if stage else shape.channels
-            layers += [double(widths[stage + 1], out, sizes[stage], bias=stage == 0)]
-        self.layers = nn.Sequential(*layers, nn.Tanh())
+            layers += [double(widths[stage + 1], widths[stage], sizes[stage], bias=False)]
+        self.layers = nn.Sequential(*layers)
+        self.told = ToldNorm(widths[1], config.compressed, slowest)
+        self.last = double(widths[1], shape.channels, sizes[0])
 
     def forward(self, z: Tensor, text: Tensor) -> Tensor:
-        """The compressed text is appended to z (section 4.1 of the paper)."""
-        images: Tensor = self.layers(torch.cat([z, self.compress(text)], 1)[:, :, None, None])
-        return images
+        """The text is appended to z (section 4.1 of the paper), and told again before the last layer."""
+        mean, log_std = self.conditions(text)
+        noise, own = z[:, : self.latent], z[:, self.latent :]
+        x = self.layers(torch.cat([noise, mean + log_std.exp() * own], 1)[:, :, None, None])
+        return torch.tanh(self.last(F.relu(self.told(x, self.compress(text)))))
+
+    def conditions(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, (B, compressed) each, of what is appended to z."""
+        mean, log_std = self.condition(text).chunk(2, 1)
+        return mean, log_std
+
+
+class ToldNorm(nn.Module):
+    """Batch norm whose gain and bias are the text's (de Vries et al. 2017, arXiv:1707.00683, eq. 4)."""
+
+    def __init__(self, channels: int, text: int, slowest: float) -> None:
+        super().__init__()
+        self.norm = SlowBatchNorm(channels, slowest)
+        self.change = nn.Linear(text, 2 * channels)
+        nn.init.normal_(self.change.weight, 0.0, 0.02)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        """(B, channels, H, W) and the compressed text (B, text); at first nearly plain batch norm."""
+        gain, bias = self.change(text)[:, :, None, None].chunk(2, 1)
+        changed: Tensor = self.norm(x) * (1 + gain) + bias
+        return changed
 
 
 class Discriminator(nn.Module):
@@ -230,11 +262,18 @@ class Discriminator(nn.Module):
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__()
         sizes, widths = _plan(shape, config)
-        self.trunk = nn.Sequential(*_trunk(shape, config, norm=True))
+        layers: list[nn.Module] = []
+        for stage in range(len(sizes) - 1):
+            into = widths[stage] if stage else shape.channels
+            layers += [halve(into, widths[stage + 1], sizes[stage], bias=stage == 0)]
+            layers += [nn.BatchNorm2d(widths[stage + 1])] if stage else []
+            layers += [nn.LeakyReLU(config.slope)]
+        self.trunk = nn.Sequential(*layers)
         self.compress = nn.Sequential(nn.Linear(config.text, config.compressed), nn.LeakyReLU(config.slope))
         self.joint = nn.Conv2d(widths[-1] + config.compressed, widths[-1], 1)
         self.slope = config.slope
         self.last = nn.Conv2d(widths[-1], 1, sizes[-1])
+        self.encoding = nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], config.text)
 
     def look(self, images: Tensor) -> Tensor:
         """What the convolutions see of images: (B, channels, h, w)."""
@@ -247,6 +286,11 @@ class Discriminator(nn.Module):
         both = F.leaky_relu(self.joint(torch.cat([features, told], 1)), self.slope)
         logits: Tensor = self.last(both).flatten()
         return logits
+
+    def encode(self, features: Tensor) -> Tensor:
+        """What `look` saw as an encoding like a caption's, (B, text)."""
+        encoded: Tensor = self.encoding(features.flatten(1))
+        return encoded
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         """`judge` of `look`."""
@@ -269,7 +313,12 @@ def matching_loss(text: Tensor, images: Tensor) -> Losses:
     scores = text @ images.T / text.shape[1] ** 0.5
     own = torch.arange(len(text), device=text.device)
     total = (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
-    return Losses(total, {"found": (scores.argmax(1) == own).float().mean()})
+    return Losses(total, {"matching": total, "found": (scores.argmax(1) == own).float().mean()})
+
+
+def divergence(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std^2) || N(0, 1)) in nats, (B,), of mean and log standard deviation (B, size)."""
+    return 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum(1)
 
 
 def _tokens(given: Given | None) -> Tensor:
@@ -278,28 +327,9 @@ def _tokens(given: Given | None) -> Tensor:
     return given.tokens
 
 
-def _trunk(shape: ImageShape, config: Config, norm: bool) -> list[nn.Module]:
-    """Strided convolutions and LeakyReLU, batch norm after all but the first if wanted."""
-    sizes, widths = _plan(shape, config)
-    layers: list[nn.Module] = []
-    for stage in range(len(sizes) - 1):
-        into, normed = widths[stage] if stage else shape.channels, norm and stage > 0
-        layers += [halve(into, widths[stage + 1], sizes[stage], bias=not normed)]
-        layers += [nn.BatchNorm2d(widths[stage + 1])] if normed else []
-        layers += [nn.LeakyReLU(config.slope)]
-    return layers
-
-
-def _image_encoder(shape: ImageShape, config: Config) -> nn.Sequential:
-    """Images (B, C, H, W) to (B, text): what captions are matched with."""
-    sizes, widths = _plan(shape, config)
-    cells = sizes[-1][0] * sizes[-1][1]
-    return nn.Sequential(*_trunk(shape, config, norm=False), nn.Flatten(), nn.Linear(widths[-1] * cells, config.text))
-
-
 def _plan(shape: ImageShape, config: Config) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...]]:
-    """Sizes from the image down to 4x4 or less, by two halvings at least; channels of each (the image's unused)."""
-    sizes = halvings((shape.height, shape.width), smallest=4, fewest=2)
+    """Sizes from the image down to 4x4 or less, by three halvings at least; channels of each (the image's unused)."""
+    sizes = halvings((shape.height, shape.width), smallest=4, fewest=3)
     widths = tuple(min(config.width * 2 ** max(stage - 1, 0), config.widest) for stage in range(len(sizes)))
     return sizes, widths
 

@@ -55,7 +55,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mnist-large-cnn": Recipe(epochs=12, batch_size=128),
     # pairs of digit and ink that are held out must look no stranger than others
     "digits-captioned-cnn": Recipe(epochs=40, outside="border", recoloured=0.5),
-    "mnist-captioned-cnn": Recipe(epochs=8, batch_size=128, outside="border", recoloured=0.5),
+    "mnist-captioned-cnn": Recipe(epochs=5, batch_size=128, outside="border", recoloured=0.5),
 }
 
 

@@ -87,7 +87,7 @@ def test_ties_are_broken_evenly() -> None:
     rng = np.random.default_rng(2)
     own, others = np.zeros(30_000), np.zeros((30_000, 2))
     assert ranked_first(own, others, rng).mean() == pytest.approx(1 / 3, abs=0.015)
-    assert not ranked_first(own, others + [0.0, 1e-9], rng).any()
+    assert not ranked_first(own, others + np.array([0.0, 1e-9]), rng).any()
 
 
 def test_the_joint_log_probability_is_the_sum_over_attributes() -> None:

@@ -21,6 +21,7 @@ from baselines.gans.text2image import (
     Config,
     Text2Image,
     discriminator_loss,
+    divergence,
     matching_loss,
 )
 from baselines.given import Requests
@@ -173,7 +174,7 @@ def test_words_alone_reach_it_no_labels_and_no_attributes() -> None:
     drawn = model.sample(16, Draw(), Noise(0), batch.given)
     assert torch.equal(drawn, model.sample(16, Draw(), Noise(0), more))
     with torch.no_grad():  # at first all images are grey
-        model.generator.layers[-2].weight.mul_(50)  # type: ignore
+        model.generator.last.weight.mul_(50)  # type: ignore
     drawn = model.sample(16, Draw(), Noise(0), batch.given)
     assert not torch.equal(drawn, model.sample(16, Draw(), Noise(0), Given(tokens=batch.given.tokens.flip(1))))
 
@@ -187,10 +188,21 @@ def test_each_loss_reaches_its_own_networks_and_all_of_them() -> None:
             for parameter_name, parameter in model.get_submodule(name).named_parameters():
                 assert parameter.grad is not None, (phase.name, parameter_name)
                 assert float(parameter.grad.abs().max()) > 0, (phase.name, parameter_name)
-        if phase.name != "generator":
+        if phase.name == "discriminator":
             assert all(p.grad is None for p in model.generator.parameters())
-        if phase.name != "encoder":
-            assert all(p.grad is None for p in model.encoder.parameters()), "no GAN loss moves the encoder"
+        else:
+            assert all(p.grad is None for p in model.encoder.parameters())
+
+
+def test_the_encoder_learns_by_matching_alone() -> None:
+    model, batch = built(), batch_of()
+    parts = model.discriminator_loss(batch, context()).parts
+    parameters = list(model.encoder.parameters())
+    for name in ("right", "wrong", "fake"):
+        found = torch.autograd.grad(parts[name], parameters, retain_graph=True, allow_unused=True)
+        assert all(gradient is None for gradient in found), name
+    found = torch.autograd.grad(parts["matching"], parameters)
+    assert all(float(gradient.abs().max()) > 0 for gradient in found)
 
 
 # Captions between two others
@@ -212,13 +224,39 @@ def test_interpolated_captions_are_halfway_and_judged_as_what_they_are() -> None
     assert torch.equal(drawn[1], judged[1])
     means = [(text + text.roll(shift, 0)) / 2 for shift in range(1, 16)]
     assert any(torch.allclose(drawn[1], mean) for mean in means)
-    torch.testing.assert_close(losses.total, losses.parts["right"] + 0.5 * losses.parts["between"])
+    told = model.config.augmentation * losses.parts["told_nats"]
+    torch.testing.assert_close(losses.total, losses.parts["right"] + 0.5 * losses.parts["between"] + told)
+
+
+# What the generator's first layer is told
+
+
+def test_the_nats_told_are_the_divergence_of_two_gaussians() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_std = torch.randn(2, 7, 5, generator=generator, dtype=torch.float64)
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(mean, log_std.exp()), normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(divergence(mean, log_std), expected)
+    assert float(divergence(torch.zeros(1, 5), torch.zeros(1, 5))) == 0
+
+
+def test_of_the_first_layers_input_the_text_moves_mean_and_spread_of_its_own_part_alone() -> None:
+    model = built()
+    text = torch.randn(2, SMALL.text, generator=torch.Generator().manual_seed(0))
+    z = torch.randn(1, model.latent, generator=torch.Generator().manual_seed(1)).expand(2, -1)
+    seen: list[Tensor] = []
+    model.generator.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0][:, :, 0, 0]))
+    model.generator(z, text)
+    mean, log_std = model.generator.conditions(text)
+    torch.testing.assert_close(seen[0][:, : SMALL.latent], z[:, : SMALL.latent])
+    expected = torch.distributions.Normal(mean, log_std.exp()).icdf(torch.special.ndtr(z[:, SMALL.latent :]))
+    torch.testing.assert_close(seen[0][:, SMALL.latent :], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_pictures_show_captions_in_rows_and_walks_that_begin_and_end_at_them() -> None:
     model = built().eval()
     with torch.no_grad():
-        model.generator.layers[-2].weight.mul_(50)  # type: ignore
+        model.generator.last.weight.mul_(50)  # type: ignore
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randint(1, 6, (3, 4), generator=generator)
     requests = Requests(Given(tokens=tokens), unseen=torch.tensor([True, False, False]))
@@ -230,7 +268,7 @@ def test_the_pictures_show_captions_in_rows_and_walks_that_begin_and_end_at_them
     assert not captions.rows[1].endswith("*")
     assert walks.columns[0] == "0"
     assert walks.columns[-1] == "1"
-    z = Noise(3).normal("walks", 4, (8,))
+    z = Noise(3).normal("walks", 4, (model.latent,))
     for column, row in ((0, 0), (-1, 1)):
         images = model._images(z[:1], model.encoder(tokens[row : row + 1]))
         assert int((images[0].int() - walks.images[0, column].int()).abs().max()) <= 1
@@ -266,7 +304,7 @@ def trained(folder: Path, steps: int, stops: tuple[int, ...] = (), config: Confi
 
 
 def test_it_learns_to_draw_what_words_say(tmp_path: Path) -> None:
-    fast = dataclasses.replace(SMALL, lr_encoder=4e-3, lr_generator=2e-3, lr_discriminator=2e-3)
+    fast = dataclasses.replace(SMALL, lr_generator=2e-3, lr_discriminator=2e-3)
     model, data = trained(tmp_path, 250, config=fast), toy()
     requests = data.test.requests
     assert requests is not None
@@ -298,6 +336,10 @@ def test_missing_captions_unknown_words_and_bad_choices_are_refused() -> None:
         Config(width=0)
     with pytest.raises(UserError, match=r"text2image\.interpolation"):
         Config(interpolation=-1.0)
+    with pytest.raises(UserError, match=r"text2image\.augmentation"):
+        Config(augmentation=-0.1)
+    with pytest.raises(UserError, match=r"text2image\.matching"):
+        Config(matching=0.0)
     with pytest.raises(UserError, match=r"batch_size"):
         Config(training=Training(batch_size=1))
 
@@ -309,7 +351,7 @@ def test_networks_are_convolutions_with_the_text_beside_z_and_beside_the_smalles
     """Section 4.1 of the paper."""
     model = built(shape=shape)
     text = model.encoder(torch.ones(5, 4, dtype=torch.int64))
-    images = model.generator(torch.randn(5, SMALL.latent), text)
+    images = model.generator(torch.randn(5, model.latent), text)
     assert images.shape == (5, *shape.chw)
     first = next(layer for layer in model.generator.modules() if isinstance(layer, nn.ConvTranspose2d))
     assert first.in_channels == SMALL.latent + SMALL.compressed
