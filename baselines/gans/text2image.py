@@ -3,10 +3,14 @@
 Reed et al. 2016 (arXiv:1605.05396), Algorithm 1: of {real image, right caption}, {real image, wrong caption} and
 {generated image, right caption} only the first is 1. The text encoder learns as in the paper by telling which captions
 belong to which images (eq. 2, after arXiv:1605.05395), never from the GAN's losses; it is given words, and neither
-labels nor attributes. Departures for small data: it learns beside the GAN and not before it, by cross-entropy over a
-batch in place of the hinge loss, and the images' encodings are a linear layer on D's convolutions, which so learn early
-what captions speak of; both networks are a DCGAN's of few channels, and D's layer behind image and text has no batch
-norm.
+labels nor attributes.
+
+Departures for small data. The encoder learns beside the GAN and not before it, by cross-entropy over a batch in place
+of the hinge loss, and the images' encodings are a linear layer on D's convolutions, which so learn early what captions
+speak of. G's first layer is told of the text by a normal draw whose divergence from N(0, 1) G's loss weighs (Zhang et
+al. 2017, arXiv:1612.03242, eq. 2), and its last norm is told the text again: what the last layer can add, colours, the
+first then leaves to it, and shapes are drawn in colours that they were never seen in. Both networks are a DCGAN's of
+few channels, and D's layer behind image and text has no batch norm.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
-from baselines.gans.slow_norm import SlowBatchNorm
+from baselines.gans.norms import SlowBatchNorm, ToldNorm
 from baselines.nets.captions import CaptionEncoder
 from baselines.nets.conv import double, halve, halvings
 
@@ -62,8 +66,8 @@ class Config:
     interpolation: float = 0.0  # weight of captions between two others in G's loss (GAN-INT, eq. 5)
     augmentation: float = 0.02  # weight of the nats that G's first layer is told of a caption
     matching: float = 1.0  # weight of the encoders' loss beside D's
-    lr_generator: float = 5e-4
-    lr_discriminator: float = 5e-4  # and of the text encoder
+    lr_generator: float = 2e-3
+    lr_discriminator: float = 1e-3  # and of the text encoder
     beta1: float = 0.5  # of Adam, for G and D
     decay: str = "linear"  # of all learning rates over the budget
     training: Training = Training(batch_size=32, ema_decay=0.998)
@@ -237,23 +241,6 @@ class Generator(nn.Module):
         """Mean and log standard deviation, (B, compressed) each, of what is appended to z."""
         mean, log_std = self.condition(text).chunk(2, 1)
         return mean, log_std
-
-
-class ToldNorm(nn.Module):
-    """Batch norm whose gain and bias are the text's (de Vries et al. 2017, arXiv:1707.00683, eq. 4)."""
-
-    def __init__(self, channels: int, text: int, slowest: float) -> None:
-        super().__init__()
-        self.norm = SlowBatchNorm(channels, slowest)
-        self.change = nn.Linear(text, 2 * channels)
-        nn.init.normal_(self.change.weight, 0.0, 0.02)
-        nn.init.zeros_(self.change.bias)
-
-    def forward(self, x: Tensor, text: Tensor) -> Tensor:
-        """(B, channels, H, W) and the compressed text (B, text); at first nearly plain batch norm."""
-        gain, bias = self.change(text)[:, :, None, None].chunk(2, 1)
-        changed: Tensor = self.norm(x) * (1 + gain) + bias
-        return changed
 
 
 class Discriminator(nn.Module):

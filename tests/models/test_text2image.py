@@ -155,7 +155,7 @@ def test_padding_changes_nothing_and_the_order_of_words_does() -> None:
     found = encoder(padded)
     torch.testing.assert_close(encoder(tokens), found)
     torch.testing.assert_close(encoder(padded[:1])[0], found[0])
-    assert float((found[0] - found[1]).abs().max()) > 0.01, "the same words in another order say something else"
+    assert (found[0] - found[1]).abs().max().item() > 0.01, "the same words in another order say something else"
     torch.testing.assert_close(found.mean(1), torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0)
     assert bool(torch.isfinite(encoder(torch.zeros(1, 4, dtype=torch.int64))).all())
 
