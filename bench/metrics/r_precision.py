@@ -48,7 +48,8 @@ def mismatched(own: Values, pool: Values, others: int, rng: np.random.Generator)
 def ranked_first(own: Array, others: Array, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Whether own (N,) is above all of others (N, K); among equal ones chance decides."""
     ahead, equal = (others > own[:, None]).any(1), (others == own[:, None]).sum(1)
-    return ~ahead & (rng.random(len(own)) < 1 / (1 + equal))
+    first: NDArray[np.bool_] = ~ahead & (rng.random(len(own)) < 1 / (1 + equal))
+    return first
 
 
 class RPrecision:
