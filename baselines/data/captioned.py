@@ -97,13 +97,13 @@ def rendered(intensities: Tensor, inks: Tensor, grounds: Tensor) -> Tensor:
 
 
 def _split(split: Split, name: str, copies: int) -> Split:
-    """Each image `copies` times; its attributes, and as request its caption."""
+    """All images, `copies` times over; their attributes, and as requests their captions."""
     assert split.labels is not None
     labels = split.labels.tolist()
-    chosen = [_chosen(name, number, copy, digit) for number, digit in enumerate(labels) for copy in range(copies)]
+    chosen = [_chosen(name, number, copy, digit) for copy in range(copies) for number, digit in enumerate(labels)]
     attributes = torch.tensor([row.attributes for row in chosen])
     images = rendered(
-        split.images.repeat_interleave(copies, 0),
+        split.images.repeat(copies, 1, 1, 1),
         torch.tensor([row.ink for row in chosen]),
         torch.tensor([row.ground for row in chosen]),
     )

@@ -182,8 +182,8 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
         drawn = self._images(z, text.repeat_interleave(EACH, 0)).cpu()
         captions = Strip(
             "Images of captions",
-            "The data's first test captions, each drawn from as many z as there are columns. Images of a row show the "
-            "same thing, each by another hand. A star marks a combination that no training image has.",
+            "The data's first test captions, each drawn from as many z as there are columns. Images of a row should "
+            "show the same thing, each by another hand. A star marks a combination that no training image has.",
             tuple(f"{name} *" if star else name for name, star in zip(names, new, strict=True)),
             tuple(str(column + 1) for column in range(EACH)),
             drawn.view(SHOWN, EACH, *drawn.shape[1:]),

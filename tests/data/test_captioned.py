@@ -84,10 +84,10 @@ def test_images_show_what_the_attributes_say(name: str) -> None:
     large: Split = getattr(enlarged.of(catalogue.load("digits")), name)
     copies = len(split) // len(large)
     assert len(split) == copies * len(large)
-    intensities = large.images.repeat_interleave(copies, 0)[:, 0].double() / 255
+    intensities = large.images.repeat(copies, 1, 1, 1)[:, 0].double() / 255
     values = torch.tensor(list(COLOURS.values()), dtype=torch.float64)
     assert large.labels is not None
-    assert torch.equal(attributes[:, 0], large.labels.repeat_interleave(copies))
+    assert torch.equal(attributes[:, 0], large.labels.repeat(copies))
     for i in range(0, len(split), 7):
         share, pixels = intensities[i].flatten(), split.images[i].double().flatten(1).T
         design = torch.stack([share, 1 - share], 1)
@@ -138,7 +138,7 @@ def test_combinations_wordings_and_the_places_of_colours_are_mixed() -> None:
 
 def test_the_copies_of_a_training_image_have_different_inks() -> None:
     _, _, attributes, _ = parts("train")
-    inks = attributes[:, 1].view(-1, captioned.COPIES)
+    inks = attributes[:, 1].view(captioned.COPIES, -1).T
     assert all(len(set(row)) == captioned.COPIES for row in inks.tolist())
 
 
