@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.config import nearest
-from baselines.data import across, arrays, digits, domains, enlarged, folder, markov_mesh, mnist, outline, puzzle
+from baselines.data import (
+    across,
+    arrays,
+    captioned,
+    digits,
+    domains,
+    enlarged,
+    folder,
+    markov_mesh,
+    mnist,
+    outline,
+    puzzle,
+)
 from baselines.data.dataset import Dataset
 from baselines.errors import UserError
 
@@ -35,6 +47,7 @@ _MADE_OF: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
     "puzzle": ("the same, with three key patches of each image in no order and without their places", puzzle.of),
     "outline": ("outlines, and filled digits to be translated to them, without pairs; 256 levels", outline.of),
     "domains": ("RGB, 4 inks, black or white ground, 3 widths of strokes; every translation's truth known", domains.of),
+    "captioned": ("RGB, an ink on a ground, with captions; pairs of digit and ink held out", captioned.of),
 }
 """Generated from real digits: `digits-large` and `mnist-large`, and so on."""
 _BASES = ("digits", "mnist")

@@ -22,6 +22,7 @@ from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.over_training import OverTraining
 from bench.metrics.parts import AppearanceDistance, MaskOverlap
 from bench.metrics.path_length import PathLength
+from bench.metrics.r_precision import RPrecision
 from bench.metrics.reconstruction import DomainReconstruction
 from bench.metrics.reconstruction_mse import Reconstruction
 from bench.metrics.sharpness import Sharpness
@@ -52,6 +53,7 @@ _ALL = (
     PairedError(),
     CycleDistance(),
     DomainReconstruction(),
+    RPrecision(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),

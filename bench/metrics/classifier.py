@@ -66,6 +66,7 @@ class Spec:
 
 _DIGIT = (("digit", CLASSES),)  # the class as an attribute, which a translation is to keep
 DOMAIN_HEADS = (("ink", 4), ("inverted", 2), ("stroke", 3), ("digit", CLASSES))
+_CAPTIONED = (("digit", CLASSES), ("ink", 6), ("ground", 6))
 
 SPECS: Mapping[str, Spec] = {
     "digits-cnn": Spec("digits-cnn", "digits", 8, 8, (32, 64, 64), (False, True, False)),
@@ -86,6 +87,12 @@ SPECS: Mapping[str, Spec] = {
     ),
     "mnist-domains-cnn": Spec(
         "mnist-domains-cnn", "mnist-domains", 32, 32, (24, 48, 48), (True, True, True), 3, DOMAIN_HEADS
+    ),
+    "digits-captioned-cnn": Spec(
+        "digits-captioned-cnn", "digits-captioned", 16, 16, (32, 48, 48), (True, True, False), 3, _CAPTIONED
+    ),
+    "mnist-captioned-cnn": Spec(
+        "mnist-captioned-cnn", "mnist-captioned", 32, 32, (24, 48, 48), (True, True, True), 3, _CAPTIONED
     ),
 }
 

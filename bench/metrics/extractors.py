@@ -38,6 +38,8 @@ OWN_CLASSIFIER: Mapping[str, str] = {
     "digits-to-mnist": "digits-to-mnist-cnn",
     "digits-domains": "digits-domains-cnn",
     "mnist-domains": "mnist-domains-cnn",
+    "digits-captioned": "digits-captioned-cnn",
+    "mnist-captioned": "mnist-captioned-cnn",
 }
 INCEPTION, PIXELS = "inception", "pixels8x8"
 NETWORKS: Mapping[str, Callable[[Path | None, str], Extractor]] = {

@@ -45,6 +45,7 @@ class Recipe:
     shift: float = 0.05  # largest shift, in image widths
     zoom: float = 0.05  # largest relative change of size
     outside: str = "zeros"  # what comes in at the edges: the background, or border, where that is not 0
+    recoloured: float = 0.0  # share below 1 of images in random other colours; of these the first head alone learns
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -57,6 +58,9 @@ RECIPES: Mapping[str, Recipe] = {
     "digits-to-mnist-cnn": Recipe(epochs=8, batch_size=128),
     "digits-domains-cnn": Recipe(epochs=60, outside="border"),
     "mnist-domains-cnn": Recipe(epochs=6, batch_size=128, outside="border"),
+    # pairs of digit and ink that are held out must look no stranger than others
+    "digits-captioned-cnn": Recipe(epochs=40, outside="border", recoloured=0.5),
+    "mnist-captioned-cnn": Recipe(epochs=5, batch_size=128, outside="border", recoloured=0.5),
 }
 
 
@@ -74,9 +78,13 @@ def train(spec: Spec, recipe: Recipe, data: Dataset, seed: int) -> Classifier:
         net.train()
         order = torch.randperm(len(images), generator=generator)
         for index in torch.split(order, recipe.batch_size)[: steps // recipe.epochs]:
-            _, logits = net(_augmented(images[index], recipe, generator), recipe.dropout)
+            x, other = _augmented(images[index], recipe, generator), None
+            if recipe.recoloured:
+                other = torch.rand(len(x), generator=generator) < recipe.recoloured
+                x = torch.where(other.view(-1, 1, 1, 1), recoloured(x, generator), x)
+            _, logits = net(x, recipe.dropout)
             optimiser.zero_grad()
-            torch.autograd.backward(_loss(logits, targets[index], spec))
+            torch.autograd.backward(_loss(logits, targets[index], spec, other))
             optimiser.step()
             schedule.step()
         loss, accuracy, _ = evaluate(net, data.val, data.shape.levels, spec)
@@ -103,6 +111,14 @@ def _augmented(x: Tensor, recipe: Recipe, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x, grid, align_corners=False, padding_mode=recipe.outside)
 
 
+def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image (B, C, H, W) of [0, 1] with its channels in a random order, each channel inverted or not."""
+    order = torch.rand(len(x), x.shape[1], generator=generator).argsort(1)
+    inverted = torch.rand(len(x), x.shape[1], 1, 1, generator=generator) < 0.5
+    x = x[torch.arange(len(x))[:, None], order]
+    return torch.where(inverted, 1 - x, x)
+
+
 @torch.no_grad()
 def evaluate(net: Classifier, split: Split, levels: int, spec: Spec) -> tuple[float, dict[str, float], Tensor]:
     """Mean cross-entropy, accuracy of each head and of all at once, and unscaled features (N, 64), of a split."""
@@ -117,9 +133,13 @@ def evaluate(net: Classifier, split: Split, levels: int, spec: Spec) -> tuple[fl
     return float(_loss(logits, targets, spec)), accuracy, features
 
 
-def _loss(logits: Tensor, targets: Tensor, spec: Spec) -> Tensor:
-    """Cross-entropy, summed over the heads."""
-    losses = [F.cross_entropy(part, targets[:, i]) for i, part in enumerate(_parts(logits, spec))]
+def _loss(logits: Tensor, targets: Tensor, spec: Spec, other: Tensor | None = None) -> Tensor:
+    """Cross-entropy, summed over the heads; of the `other` images, (B,) bool, the first head's alone."""
+    parts = _parts(logits, spec)
+    losses = [F.cross_entropy(parts[0], targets[:, 0])]
+    for i, part in enumerate(parts[1:], start=1):
+        own = slice(None) if other is None else ~other
+        losses.append(F.cross_entropy(part[own], targets[own, i]))
     return torch.stack(losses).sum()
 
 

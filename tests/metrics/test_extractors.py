@@ -165,9 +165,9 @@ def test_training_never_sees_the_test_split(digits: Dataset) -> None:
 def test_each_classifier_has_a_recipe_and_a_network_of_its_size() -> None:
     for name, spec in SPECS.items():
         assert name in RECIPES
-        images = torch.zeros(2, 1, spec.height, spec.width, dtype=torch.uint8)
+        images = torch.zeros(2, *spec.chw, dtype=torch.uint8)
         features, logits = Classifier(spec).eval()(next(iter(batches(images, 256, "cpu"))))
-        assert (features.shape, logits.shape) == ((2, 64), (2, 10))
+        assert (features.shape, logits.shape) == ((2, 64), (2, sum(values for _, values in spec.heads)))
 
 
 def test_pixels_are_block_means_between_minus_one_and_one() -> None:
