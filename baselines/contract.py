@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from baselines.capabilities import (
+    Codes,
     Dequantises,
     HasDensity,
     HasExactMoments,
     HasLatent,
     HasLikelihood,
+    HasResolutions,
     Illustrates,
     IllustratesRequests,
+    Inferred,
+    InfersCodes,
     Moments,
     Nats,
     Reconstructs,
@@ -32,6 +36,7 @@ from baselines.types import Conditions, Draw, ImageShape, Task
 
 __all__ = [
     "Batch",
+    "Codes",
     "Conditions",
     "Context",
     "Dequantises",
@@ -45,9 +50,12 @@ __all__ = [
     "HasExactMoments",
     "HasLatent",
     "HasLikelihood",
+    "HasResolutions",
     "Illustrates",
     "IllustratesRequests",
     "ImageShape",
+    "Inferred",
+    "InfersCodes",
     "Losses",
     "Model",
     "Moments",

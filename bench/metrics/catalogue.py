@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench import keys
 from bench.metrics.attributes import AttributeAccuracy
 from bench.metrics.base import Metric
+from bench.metrics.codes import ClusterAccuracy, InformationBound
 from bench.metrics.context import ContextFraction
 from bench.metrics.exact import ExactFrechet
 from bench.metrics.frechet import Frechet
@@ -17,6 +18,7 @@ from bench.metrics.memorisation import Memorisation
 from bench.metrics.mmd_rbf import GaussianKernel
 from bench.metrics.modes import ModeDivergence, Modes
 from bench.metrics.path_length import PathLength
+from bench.metrics.resolutions import FrechetByResolution
 from bench.metrics.sharpness import Sharpness
 
 _ALL = (
@@ -34,6 +36,9 @@ _ALL = (
     Modes(),
     ModeDivergence(),
     AttributeAccuracy(),
+    InformationBound(),
+    ClusterAccuracy(),
+    FrechetByResolution(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),
