@@ -214,7 +214,8 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tens
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    off: Tensor = slope.flatten(1).norm(dim=1) - 1
+    return off.square().mean()
 
 
 MODEL = Model("ProGAN", "Karras et al. 2018, arXiv:1710.10196", Config, Progan)

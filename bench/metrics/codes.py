@@ -153,8 +153,9 @@ class ClusterAccuracy:
 
 def inferred_categories(model: InfersCodes, images: Tensor, device: str = "cpu") -> Integers:
     """The most probable category of each of uint8 images (N, C, H, W), (N,)."""
+    batches = torch.split(images, _BATCH)
     with torch.no_grad():
-        parts = [model.infer(batch.to(device)).log_probabilities.argmax(1).cpu() for batch in images.split(_BATCH)]
+        parts = [model.infer(batch.to(device)).log_probabilities.argmax(1).cpu() for batch in batches]
     return np.asarray(torch.cat(parts).numpy(), np.int64)
 
 
