@@ -4,6 +4,11 @@ Beside noise z the generator takes a category and a few continuous codes c. A he
 them, and min over G and Q, max over D of V(D, G) - lambda L_I(G, Q) is played (eq. 6), where
 L_I = H(c) + E log Q(c|G(z, c)) bounds the mutual information of code and image from below (eq. 5). As in the authors'
 code D's turn learns Q and the trunk on both terms, and in G's turn both reach G by gradient; V moves no weight of Q.
+
+For small data lambda is 0.2 for the category and 0.03 for the continuous codes (1 and 0.1 in the paper): at once readable
+codes divide images that do not look real yet, and keep to it. D and Q see all images a little turned, shifted and zoomed,
+so that a category is what that does not change (the augmentation of Zhao et al. 2020, arXiv:2006.10738), and half a level
+of noise hides the grid of levels. Weights and batch norm's statistics are averaged.
 """
 
 from __future__ import annotations
@@ -49,18 +54,18 @@ _LOG_STD = (-3.0, 1.0)  # of Q: below and above it says no more
 class Config:
     """Sizes, weights and learning rates; the defaults are tuned for 8x8 digits."""
 
-    latent: int = 16  # dimensions of the noise z
+    latent: int = 8  # dimensions of the noise z
     categories: int = 10  # K, values of the category
     continuous: int = 2  # codes uniform in [-1, 1]
-    category_weight: float = 1.0  # lambda of the category's cross-entropy
-    continuous_weight: float = 0.1  # lambda of the continuous codes' likelihood
-    width: int = 48  # channels next to the image; they double with every halving
+    category_weight: float = 0.2  # lambda of the category's cross-entropy
+    continuous_weight: float = 0.03  # lambda of the continuous codes' likelihood
+    width: int = 32  # channels next to the image; they double with every halving
     widest: int = 256  # the most channels of any layer
+    deformation: float = 1.0  # of what D and Q see; 1: up to 10 degrees, 6 % of the side, 8 % of the size
     hidden: int = 128  # units of the dense layers
     slope: float = 0.1  # of LeakyReLU in D
-    norm: str = "batch"
     lr_generator: float = 1e-3
-    lr_discriminator: float = 2e-4
+    lr_discriminator: float = 1e-3
     beta1: float = 0.5  # of Adam
     decay: str = "linear"  # of both learning rates over the budget
     training: Training = Training(batch_size=64, ema_decay=0.998)
@@ -71,7 +76,7 @@ class Config:
                 raise UserError(f"infogan.{name}: expected at least 1, got {getattr(self, name)}")
         if self.categories < 2:
             raise UserError(f"infogan.categories: expected at least 2, got {self.categories}")
-        for name in ("continuous", "category_weight", "continuous_weight"):
+        for name in ("continuous", "category_weight", "continuous_weight", "deformation"):
             if getattr(self, name) < 0:
                 raise UserError(f"infogan.{name}: expected 0 or more, got {getattr(self, name)}")
 
@@ -114,8 +119,8 @@ class Infogan(GenerativeModel, Trains, InfersCodes, Illustrates):
         """-E log D(x) - E log(1 - D(G(z, c))) - lambda E log Q(c|G(z, c))."""
         codes = self._codes(len(batch.images), context)
         with torch.no_grad():
-            fake = self._blur(self._generate(codes, context), context)
-        h = self.trunk(self._blur(to_signed(batch.images, self.shape.levels), context))
+            fake = self._seen(self._generate(codes, context), context)
+        h = self.trunk(self._seen(to_signed(batch.images, self.shape.levels), context))
         h_fake = self.trunk(fake)
         game = F.softplus(-self.critic(h)).mean() + F.softplus(self.critic(h_fake)).mean()
         return self._with_information(game, h_fake, codes)
@@ -123,7 +128,7 @@ class Infogan(GenerativeModel, Trains, InfersCodes, Illustrates):
     def generator_loss(self, batch: Batch, context: Context) -> Losses:
         """-E log D(G(z, c)) - lambda E log Q(c|G(z, c))."""
         codes = self._codes(len(batch.images), context)
-        h = self.trunk(self._blur(self._generate(codes, context), context))
+        h = self.trunk(self._seen(self._generate(codes, context), context))
         return self._with_information(F.softplus(-self.critic(h)).mean(), h, codes)
 
     def _with_information(self, game: Tensor, features: Tensor, codes: Codes) -> Losses:
@@ -139,8 +144,12 @@ class Infogan(GenerativeModel, Trains, InfersCodes, Illustrates):
         images: Tensor = self.generator(self._joined(z, codes))
         return images
 
-    def _blur(self, images: Tensor, context: Context) -> Tensor:
-        """Half a level of uniform noise either way: else the grid of levels alone tells real from generated images."""
+    def _seen(self, images: Tensor, context: Context) -> Tensor:
+        """Images as D and Q see them: deformed, and with half a level of uniform noise either way.
+
+        Without that noise the grid of levels alone tells real from generated images.
+        """
+        images = deformed(images, self.config.deformation, context)
         return images + (2 * context.uniform(*images.shape) - 1) / (self.shape.levels - 1)
 
     # Codes
@@ -219,6 +228,18 @@ def code_losses(codes: Codes, inferred: Inferred) -> tuple[Tensor, Tensor]:
     return category, continuous.sum(1).mean()
 
 
+def deformed(images: Tensor, strength: float, context: Context) -> Tensor:
+    """Each image (B, C, H, W) turned, shifted and zoomed at random."""
+    if strength == 0:
+        return images
+    turn, zoom, right, down = (2 * context.uniform(4, len(images)) - 1) * strength
+    angle, zoom = turn * math.radians(10), 1 + 0.08 * zoom
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    rows = torch.stack([cos, -sin, 0.12 * right, sin, cos, 0.12 * down], 1)
+    grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def generator(shape: ImageShape, config: Config) -> nn.Sequential:
     """(B, latent + K + D) to images (B, C, H, W) in (-1, 1): two dense layers, transposed convolutions, tanh."""
     sizes, widths = _plan(shape, config)
@@ -237,16 +258,15 @@ def generator(shape: ImageShape, config: Config) -> nn.Sequential:
 def trunk(shape: ImageShape, config: Config) -> tuple[nn.Sequential, int]:
     """Images (B, C, H, W) to features (B, F) that D and Q share, and F: strided convolutions, then a dense layer."""
     sizes, widths = _plan(shape, config)
+    slowest = min(1 - config.training.ema_decay, 0.1)
     layers: list[nn.Module] = []
     for stage in range(len(sizes) - 1):
         into = widths[stage] if stage else shape.channels
         layers += [halve(into, widths[stage + 1], sizes[stage], bias=stage == 0)]
-        if stage and config.norm == "batch":
-            layers += [SlowBatchNorm(widths[stage + 1], 0.01)]
+        if stage:
+            layers += [SlowBatchNorm(widths[stage + 1], slowest)]
         layers += [nn.LeakyReLU(config.slope)]
-    layers += [nn.Conv2d(widths[-1], config.hidden, sizes[-1])]
-    if config.norm == "batch":
-        layers += [SlowBatchNorm(config.hidden, 0.01)]
+    layers += [nn.Conv2d(widths[-1], config.hidden, sizes[-1], bias=False), SlowBatchNorm(config.hidden, slowest)]
     return nn.Sequential(*layers, nn.LeakyReLU(config.slope), nn.Flatten()), config.hidden
 
 
