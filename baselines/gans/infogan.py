@@ -5,10 +5,10 @@ them, and min over G and Q, max over D of V(D, G) - lambda L_I(G, Q) is played (
 L_I = H(c) + E log Q(c|G(z, c)) bounds the mutual information of code and image from below (eq. 5). As in the authors'
 code D's turn learns Q and the trunk on both terms, and in G's turn both reach G by gradient; V moves no weight of Q.
 
-For small data lambda is 0.2 for the category and 0.03 for the continuous codes (1 and 0.1 in the paper): at once readable
-codes divide images that do not look real yet, and keep to it. D and Q see all images a little turned, shifted and zoomed,
-so that a category is what that does not change (the augmentation of Zhao et al. 2020, arXiv:2006.10738), and half a level
-of noise hides the grid of levels. Weights and batch norm's statistics are averaged.
+For small data lambda is 0.2 for the category and 0.03 for the continuous codes (1 and 0.1 in the paper): at once
+readable codes divide images that do not look real yet, and keep to it. D and Q see all images a little turned, shifted
+and zoomed (Zhao et al. 2020, arXiv:2006.10738), so that a category is what that does not change, and half a level of
+noise hides the grid of levels. Weights and batch norm's statistics are averaged.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Categorical, Normal
 
 from baselines import trainer
@@ -14,7 +15,7 @@ from baselines.contract import Batch, Codes, Context, Draw, Inferred, Noise, Tra
 from baselines.data.dataset import Dataset, Split
 from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
-from baselines.gans.infogan import MODEL, SWEEP, Config, Infogan, code_losses
+from baselines.gans.infogan import MODEL, SWEEP, Config, Infogan, code_losses, deformed
 from baselines.types import Budget, ImageShape
 from bench.metrics.base import Subject
 from bench.metrics.codes import ClusterAccuracy, InformationBound
@@ -145,12 +146,44 @@ def test_what_is_inferred_of_an_image_is_a_distribution_that_no_other_image_chan
 
 
 def test_discriminator_and_inference_see_images_blurred_by_no_more_than_half_a_level() -> None:
-    model, seen = built(), []
+    model, seen = built(Config(deformation=0)), []
     model.trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     batch = batch_of()
     model.discriminator_loss(batch, context())
     noise = (seen[0] - to_signed(batch.images, 17)) * 8  # in levels
     assert 0.45 < float(noise.abs().max()) <= 0.5 + 1e-5
+
+
+def spot(right: float, down: float) -> Tensor:
+    """A smooth spot in an image of 32x32, its place in sides from the centre."""
+    place = (torch.arange(32) + 0.5) / 32 - 0.5
+    return torch.exp(-((place[None, :] - right) ** 2 + (place[:, None] - down) ** 2) / (2 * 0.08**2))[None, None]
+
+
+def test_deformed_images_move_by_what_is_said_and_no_more() -> None:
+    assert torch.equal(deformed(spot(0.1, 0), 0, context()), spot(0.1, 0))
+    for strength in (0.5, 1.0):
+        found = deformed(spot(0.2, 0.1).expand(2000, -1, -1, -1), strength, context())[:, 0]
+        place = (torch.arange(32) + 0.5) / 32 - 0.5
+        mass = found.sum((1, 2))
+        right, down = (found.sum(1) * place).sum(1) / mass - 0.2, (found.sum(2) * place).sum(1) / mass - 0.1
+        moved = (right**2 + down**2).sqrt()
+        # a shift of 6 % of the side along both axes, and of a place 0.22 sides off the centre a turn of 10 degrees and
+        # a zoom of 8 %
+        assert 0.03 * strength < float(moved.mean()) < float(moved.max()) < strength * (0.06 * 2**0.5 + 0.06)
+        assert abs(float(right.mean())) < 0.005
+        assert abs(float(down.mean())) < 0.005
+
+
+def test_real_and_generated_images_are_deformed_and_the_gradient_passes() -> None:
+    image = torch.zeros(3, 1, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(deformed(image, 1.0, context()).sum(), image)
+    assert float(gradient[..., 2:-2, 2:-2].min()) > 0
+    model, seen = built(), []
+    model.trunk.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    batch = batch_of()
+    model.discriminator_loss(batch, context())
+    assert float((seen[0] - to_signed(batch.images, 17)).abs().max()) > 0.5, "far more than half a level"
 
 
 def test_pictures_show_a_row_a_category_and_the_codes_swept_past_their_prior() -> None:
@@ -196,7 +229,14 @@ def test_it_finds_three_kinds_of_images_without_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("latent", 0), ("categories", 1), ("continuous", -1), ("category_weight", -0.1), ("hidden", 0)],
+    [
+        ("latent", 0),
+        ("categories", 1),
+        ("continuous", -1),
+        ("category_weight", -0.1),
+        ("hidden", 0),
+        ("deformation", -1.0),
+    ],
 )
 def test_bad_choices_are_refused(key: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"infogan\.{key}: expected .*, got {value}"):
