@@ -5,8 +5,9 @@ discriminator and in the real images alike. The loss is that of WGAN-GP with one
 al. 2017, arXiv:1704.00028, eq. 3) and a drift term 0.001 E[D(x)^2] (appendix A.1); learning rates are equalised, G has
 pixel norm and is drawn from with averaged weights, D sees the batch's deviation.
 
-For small data: fewer channels, and the budget's fractions in place of 800,000 images a stage. Half a level of uniform
-noise either way, at the full size and then brought to the stage's, hides from D that real images lie on levels.
+For small data: fewer channels, higher learning rates that fall to 0, averages that look back less far, and fractions of
+the budget in place of 800,000 images a stage. Half a level of uniform noise either way, at the full size and then
+brought to the stage's, hides from D that real images lie on levels.
 """
 
 from __future__ import annotations
@@ -60,16 +61,16 @@ class Config:
     """Sizes, losses and learning rates; the defaults are tuned for digits of 16x16."""
 
     latent: int = 64  # dimensions of z
-    width: int = 16  # channels at the full size; they double with every halving
+    width: int = 8  # channels at the full size; they double with every halving
     widest: int = 64  # the most channels of any layer
-    grown: float = 0.5  # fraction of the budget after which all stages are there
+    grown: float = 0.4  # fraction of the budget after which all stages are there
     penalty: float = 10.0  # weight of the gradient penalty
     drift: float = 1e-3  # weight of E[D(x)^2]
-    lr: float = 1e-3
+    lr: float = 3e-3
     beta1: float = 0.0  # of Adam
     beta2: float = 0.99
-    decay: str = "constant"  # of the learning rates over the budget
-    training: Training = Training(batch_size=32, ema_decay=0.999)
+    decay: str = "linear"  # of the learning rates over the budget
+    training: Training = Training(batch_size=16, ema_decay=0.995)
 
     def __post_init__(self) -> None:
         for name in ("latent", "width", "widest"):

@@ -21,7 +21,7 @@ from baselines.nets.equalised import EqualisedConv, EqualisedLinear, MinibatchDe
 from baselines.types import Budget, ImageShape
 
 LARGE = ImageShape(1, 16, 16, 256)
-SMALL = Config(latent=8, width=4, widest=8, training=Training(8, 0.9))
+SMALL = Config(latent=8, width=4, widest=8, grown=0.5, training=Training(8, 0.9))
 
 
 def context(fraction: float = 0.9, seed: int = 0) -> Context:
