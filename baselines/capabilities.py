@@ -151,6 +151,56 @@ class HasLatent(ABC):
 
 
 @dataclass(frozen=True)
+class Codes:
+    """Latent codes of a model that names what they mean to it, a row an image."""
+
+    category: Tensor  # (B,) int64, 0 .. K - 1, uniform
+    continuous: Tensor  # (B, D), independent and uniform in [-1, 1]
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """Q(c|x): what an image tells of its codes, which are independent given it."""
+
+    log_probabilities: Tensor  # (B, K) of the category
+    mean: Tensor  # (B, D), of the normal distributions of the continuous codes
+    log_std: Tensor  # (B, D)
+
+
+class InfersCodes(ABC):
+    """Draws images from codes and reads the codes off images: one category and a few continuous codes."""
+
+    categories: int
+    """K, values of the category; its entropy is log K nats."""
+
+    continuous_codes: int
+    """D; the entropy of each is log 2 nats."""
+
+    @abstractmethod
+    def draw_codes(self, n: int, noise: Noise) -> Codes:
+        """Codes of n images from their prior; those of image i hang on `noise` at its index alone."""
+
+    @abstractmethod
+    def generate(self, codes: Codes, noise: Noise) -> Tensor:
+        """uint8 images (B, C, H, W) that show these codes, the rest of the latent drawn from `noise`."""
+
+    @abstractmethod
+    def infer(self, x: Tensor) -> Inferred:
+        """Q(c|x) of uint8 images (B, C, H, W), each by itself."""
+
+
+class HasResolutions(ABC):
+    """Draws images at several sizes."""
+
+    resolutions: tuple[tuple[int, int], ...]
+    """(height, width) of each, rising; the last is the images' own."""
+
+    @abstractmethod
+    def sample_at(self, resolution: int, n: int, noise: Noise) -> Tensor:
+        """uint8 images (n, C, *resolutions[resolution]); the same noise gives the same latents at each."""
+
+
+@dataclass(frozen=True)
 class Strip:
     """A table of pictures with words: what a model shows of how it works."""
 

@@ -6,6 +6,7 @@ from bench import keys
 from bench.metrics.attributes import AttributeAccuracy
 from bench.metrics.base import Metric
 from bench.metrics.birthday import Birthday
+from bench.metrics.codes import ClusterAccuracy, InformationBound
 from bench.metrics.context import ContextFraction
 from bench.metrics.displacement import Displacement
 from bench.metrics.exact import ExactFrechet
@@ -25,6 +26,7 @@ from bench.metrics.path_length import PathLength
 from bench.metrics.r_precision import RPrecision
 from bench.metrics.reconstruction import DomainReconstruction
 from bench.metrics.reconstruction_mse import Reconstruction
+from bench.metrics.resolutions import FrechetByResolution
 from bench.metrics.sharpness import Sharpness
 from bench.metrics.translation import CycleDistance, PairedError
 from bench.metrics.wasserstein import Wasserstein
@@ -54,6 +56,9 @@ _ALL = (
     CycleDistance(),
     DomainReconstruction(),
     RPrecision(),
+    InformationBound(),
+    ClusterAccuracy(),
+    FrechetByResolution(),
     Memorisation(),
     Sharpness(),
     ExactFrechet(),

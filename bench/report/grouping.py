@@ -35,6 +35,7 @@ _POSITIVE = frozenset(
             "fd",
             "fid",
             "fd_exact",
+            "fd_by_resolution",
             "fd_inf",
             "fid_inf",
             "is",
@@ -48,11 +49,11 @@ _POSITIVE = frozenset(
     ]
 )
 _POSITIVE_UNITS = frozenset(["s", "B", "images/s", "images/CPU s"])
-_SHARES = frozenset(["precision", "recall", "coverage", "nn_train_share", "context_fraction"])
+_SHARES = frozenset(["precision", "recall", "coverage", "nn_train_share", "context_fraction", "cluster_accuracy"])
 
 _OF_IMAGES = frozenset(
     [
-        *("fd", "fid", "fd_inf", "fid_inf", "is", "kid", "mmd_rbf", "cmmd"),
+        *("fd", "fid", "fd_by_resolution", "fd_inf", "fid_inf", "is", "kid", "mmd_rbf", "cmmd"),
         *("precision", "recall", "density", "coverage"),
         *("modes", "mode_kl", "nn_train_share", "nn_train_ratio", "sharpness"),
     ]
