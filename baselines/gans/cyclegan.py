@@ -39,6 +39,7 @@ from baselines.contract import (
     Noise,
     OptimiserConfig,
     Phase,
+    Requests,
     Strip,
     Training,
     Trains,
@@ -46,7 +47,6 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
-from baselines.given import Requests
 from baselines.nets.translation import image_to_image, image_to_patches
 
 ROWS = 10  # of the pictures

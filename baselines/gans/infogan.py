@@ -44,6 +44,7 @@ from baselines.contract import (
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
 from baselines.nets.conv import double, halve, halvings
+from baselines.nets.slow_norm import SlowBatchNorm
 
 SHOWN = 10  # draws of the noise whose images are shown of each category
 SWEEP = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)  # of a continuous code; its prior ends at -1 and 1
@@ -275,24 +276,6 @@ def _plan(shape: ImageShape, config: Config) -> tuple[tuple[tuple[int, int], ...
     sizes = halvings((shape.height, shape.width), smallest=4, fewest=2)
     widths = tuple(min(config.width * 2 ** max(stage - 1, 0), config.widest) for stage in range(len(sizes)))
     return sizes, widths
-
-
-class SlowBatchNorm(nn.BatchNorm2d):
-    """Batch norm whose running statistics look back as far as the moving average of the weights does.
-
-    It starts as fast as that average: with weight 9 / (9 + batches seen), down to `slowest`.
-    """
-
-    def __init__(self, channels: int, slowest: float) -> None:
-        super().__init__(channels)
-        self.slowest = slowest
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to the same."""
-        if self.training:
-            assert self.num_batches_tracked is not None
-            self.momentum = max(self.slowest, 9 / (9 + int(self.num_batches_tracked)))
-        return super().forward(x)
 
 
 def _initialise(module: nn.Module) -> None:

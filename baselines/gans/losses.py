@@ -79,7 +79,12 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
         fake: G(z), (B, C, H, W).
         places: e in [0, 1], (B,), one an image.
     """
-    return (slopes(critic, between(real, fake, places)) - 1).square().mean()
+    return slope_penalty(critic, between(real, fake, places))
+
+
+def slope_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """E (|grad f| - 1)^2 at images (B, C, H, W), 0-d; 0 for a slope of one (Gulrajani et al. 2017, eq. 3)."""
+    return (slopes(critic, images) - 1).square().mean()
 
 
 def between(real: Tensor, fake: Tensor, places: Tensor) -> Tensor:

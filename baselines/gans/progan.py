@@ -12,7 +12,7 @@ brought to the stage's, hides from D that real images lie on levels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +42,7 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
+from baselines.gans.losses import slope_penalty
 from baselines.gans.progressive import (
     GrowingDiscriminator,
     GrowingGenerator,
@@ -127,7 +128,7 @@ class Progan(GenerativeModel, Trains, HasLatent, HasResolutions, Illustrates):
             real = real + self._blur(len(real), growth, context)
         on_real, on_fake = self.discriminator(real, growth), self.discriminator(fake, growth)
         between = torch.lerp(real, fake, context.uniform(len(real), 1, 1, 1))
-        penalty = gradient_penalty(lambda x: self.discriminator(x, growth), between)
+        penalty = slope_penalty(lambda x: self.discriminator(x, growth), between)
         distance = on_real.mean() - on_fake.mean()
         total = self.config.penalty * penalty + self.config.drift * on_real.square().mean() - distance
         return Losses(total, {"distance": distance, "penalty": penalty})
@@ -208,15 +209,6 @@ class Progan(GenerativeModel, Trains, HasLatent, HasResolutions, Illustrates):
         )
         caption = "Images of latents between two normal draws, along the great circle."
         return grown, interpolation("Interpolation in the latent space", caption, (self.latent,), decode, noise)
-
-
-def gradient_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """E(|grad D(x)| - 1)^2 over images (B, C, H, W), 0-d (Gulrajani et al. 2017, eq. 3); 0 for a slope of one."""
-    images = images.detach().requires_grad_()
-    with torch.enable_grad():
-        (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
-    off: Tensor = slope.flatten(1).norm(dim=1) - 1
-    return off.square().mean()
 
 
 MODEL = Model("ProGAN", "Karras et al. 2018, arXiv:1710.10196", Config, Progan)

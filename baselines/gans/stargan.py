@@ -22,7 +22,6 @@ trainings of the matrices. Attribute accuracy does not see it; the judge's head 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,6 +51,7 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
+from baselines.gans.losses import slope_penalty
 from baselines.nets.conv import Size, double, halve, halvings
 
 _ROWS = 8  # requests that are shown
@@ -124,7 +124,7 @@ class StarGan(GenerativeModel, Trains, TranslatesDomains, IllustratesRequests):
         distance = critic.mean() - self.discriminator(fake)[0].mean()
         told = attribute_loss(values, original, self.choices)
         weight = context.uniform(len(real), 1, 1, 1)
-        penalty = gradient_penalty(lambda x: self.discriminator(x)[0], torch.lerp(real, fake, weight))
+        penalty = slope_penalty(lambda x: self.discriminator(x)[0], torch.lerp(real, fake, weight))
         total = self.config.lambda_gp * penalty - distance + self.config.lambda_cls * told
         return Losses(total, {"distance": distance, "class": told, "penalty": penalty})
 
@@ -277,14 +277,6 @@ def attribute_loss(logits: Tensor, attributes: Tensor, choices: tuple[int, ...])
     """-E log D_cls(c | x), summed over the attributes: logits (B, sum of choices), values int64 (B, A); 0-d."""
     parts = torch.split(logits, [*choices], dim=1)
     return torch.stack([F.cross_entropy(part, attributes[:, i]) for i, part in enumerate(parts)]).sum()
-
-
-def gradient_penalty(critic: Callable[[Tensor], Tensor], between: Tensor) -> Tensor:
-    """E (|grad D(x)| - 1)^2 at x (B, ...), whose critic gives (B,) (Gulrajani et al. 2017, arXiv:1704.00028); 0-d."""
-    x = between.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-    length = slope.flatten(1).square().sum(1).sqrt()
-    return (length - 1).square().mean()
 
 
 def _sizes(shape: ImageShape, most: int) -> tuple[Size, ...]:

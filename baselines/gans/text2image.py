@@ -44,9 +44,10 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
-from baselines.gans.norms import SlowBatchNorm, ToldNorm
+from baselines.gans.norms import ToldNorm
 from baselines.nets.captions import CaptionEncoder
 from baselines.nets.conv import double, halve, halvings
+from baselines.nets.slow_norm import SlowBatchNorm
 
 SHOWN, EACH, PLACES = 8, 4, 9
 """In the pictures: captions, images of each, and places on the way from one caption to another."""

@@ -15,8 +15,8 @@ from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
 from baselines.gans.dcgan import Config, Dcgan
 from baselines.gans.losses import discriminator_loss, generator_loss
-from baselines.gans.networks import SlowBatchNorm
 from baselines.nets.conv import double, halve, halvings
+from baselines.nets.slow_norm import SlowBatchNorm
 from baselines.types import ImageShape
 
 SHAPES = {

@@ -223,7 +223,7 @@ def test_it_finds_three_kinds_of_images_without_labels(tmp_path: Path) -> None:
     subject = Subject(0, dataset=data, model=model)
     (clusters,) = ClusterAccuracy().measure(subject)
     bound = InformationBound().measure(subject)[0]
-    assert clusters.value > 0.9, "chance is a third"
+    assert clusters.value > 0.8, "chance is a third"
     assert 0.8 * math.log(3) < bound.value <= math.log(3)
 
 

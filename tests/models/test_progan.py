@@ -15,7 +15,8 @@ from baselines import checkpoint, trainer
 from baselines.contract import Batch, Context, Draw, Noise, Training
 from baselines.data.dataset import Dataset, Split
 from baselines.errors import UserError
-from baselines.gans.progan import MODEL, Config, Progan, gradient_penalty
+from baselines.gans.losses import slope_penalty
+from baselines.gans.progan import MODEL, Config, Progan
 from baselines.gans.progressive import Growth, at_growth, doubled, growth_at, halved, resolutions
 from baselines.nets.equalised import EqualisedConv, EqualisedLinear, MinibatchDeviation, PixelNorm
 from baselines.types import Budget, ImageShape
@@ -188,7 +189,7 @@ def test_the_deviation_of_the_batch_is_one_more_channel() -> None:
 def test_the_penalty_is_none_for_a_slope_of_one_and_else_the_square_of_what_is_off(slope: float) -> None:
     direction = torch.randn(1, 2, 4, 4, dtype=torch.float64)
     direction *= slope / direction.norm()
-    found = gradient_penalty(lambda x: (x * direction).sum((1, 2, 3)), torch.randn(7, 2, 4, 4, dtype=torch.float64))
+    found = slope_penalty(lambda x: (x * direction).sum((1, 2, 3)), torch.randn(7, 2, 4, 4, dtype=torch.float64))
     torch.testing.assert_close(found, torch.tensor((slope - 1) ** 2, dtype=torch.float64))
 
 

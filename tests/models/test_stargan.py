@@ -16,7 +16,8 @@ from baselines.contract import Batch, Conditions, Context, Draw, Given, Noise
 from baselines.data.dataset import Dataset, Split
 from baselines.data.likelihood import to_signed
 from baselines.errors import UserError
-from baselines.gans.stargan import Config, StarGan, attribute_loss, gradient_penalty
+from baselines.gans.losses import slope_penalty
+from baselines.gans.stargan import Config, StarGan, attribute_loss
 from baselines.given import Requests
 from baselines.types import Budget, ImageShape
 
@@ -75,13 +76,13 @@ def test_the_gradient_penalty_is_zero_for_a_unit_slope_and_the_square_of_what_ot
     unit = unit / unit.norm()
 
     def linear(slope: float) -> float:
-        return gradient_penalty(lambda y: slope * (y * unit).sum((1, 2, 3)), x).item()
+        return slope_penalty(lambda y: slope * (y * unit).sum((1, 2, 3)), x).item()
 
     assert linear(1.0) == pytest.approx(0, abs=1e-10)
     assert linear(3.0) == pytest.approx(4, rel=1e-5)
     assert linear(0.0) == pytest.approx(1)
     # of |x|^2 / 2 the slope is |x|, image by image
-    found = gradient_penalty(lambda y: y.square().sum((1, 2, 3)) / 2, x)
+    found = slope_penalty(lambda y: y.square().sum((1, 2, 3)) / 2, x)
     assert found.item() == pytest.approx(float((x.flatten(1).norm(dim=1) - 1).square().mean()), rel=1e-5)
 
 
