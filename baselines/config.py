@@ -25,7 +25,8 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
 def build_config(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """Make a `kind` (a frozen dataclass, nested ones included) from values, each checked against its type.
 
-    Keys may be dotted: {"training.batch_size": 32} is {"training": {"batch_size": 32}}.
+    Keys may be dotted: {"training.batch_size": 32} is {"training": {"batch_size": 32}}. What a nested dataclass is not
+    given keeps the value that it has in the default of `kind`, which may be another one than its own default.
 
     Raises:
         UserError: naming the key, the value and what was expected.
@@ -36,6 +37,9 @@ def build_config(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     for key, value in _nested(values, where).items():
         if key not in fields:
             raise UserError(f"{where}.{key}: unknown key{nearest(key, fields)}")
+        default = fields[key].default
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
+            value = {**config_values(default), **_nested(value, f"{where}.{key}")}
         given[key] = _checked(hints[key], value, f"{where}.{key}")
     try:
         return kind(**given)

@@ -158,7 +158,7 @@ class Training:
 
     batch_size: int = 64
     ema_decay: float = 0.999  # of the modules in `averaged`; warms up as (1 + step) / (10 + step)
-    clip_norm: float | None = None  # largest gradient norm of a phase
+    clip_norm: float | None = None  # largest gradient norm of a phase; None, or 0 in TOML: any
     validations: int = 20  # times the validation split is scored over the budget
     validation_images: int = 2000  # at most so many of the split's images, the same ones each time
     snapshots: int = 0  # times over the budget that images are drawn and kept, at equal distances, the end included
@@ -172,8 +172,10 @@ class Training:
                 raise UserError(f"training.{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"training.ema_decay: expected 0 (none) or more and below 1, got {self.ema_decay}")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise UserError(f"training.clip_norm: expected a positive norm, or none at all, got {self.clip_norm}")
+        if self.clip_norm is not None and self.clip_norm < 0:
+            raise UserError(f"training.clip_norm: expected a positive norm, or 0 for none, got {self.clip_norm}")
+        if self.clip_norm == 0:  # TOML has no word for None
+            object.__setattr__(self, "clip_norm", None)
 
 
 @dataclass(frozen=True)

@@ -88,3 +88,17 @@ def test_budgets_are_images_or_seconds(text: str, budget: Budget) -> None:
 def test_other_budgets_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="budget"):
         Budget.parse(text)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    training: Training = Training(batch_size=7, ema_decay=0.5, clip_norm=2.0)
+
+
+def test_what_a_nested_table_does_not_name_keeps_the_models_own_default() -> None:
+    built = build_config(Tuned, {"training": {"batch_size": 5}}, "m")
+    assert built.training == Training(batch_size=5, ema_decay=0.5, clip_norm=2.0)
+    dotted = build_config(Tuned, {"training.clip_norm": 0}, "m")
+    assert dotted.training == Training(batch_size=7, ema_decay=0.5, clip_norm=None), "0 stands for none"
+    with pytest.raises(UserError, match=r"m\.training\.batch: unknown key"):
+        build_config(Tuned, {"training": {"batch": 5}}, "m")
