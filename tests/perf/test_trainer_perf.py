@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 Compare = Callable[..., dict[str, Any]]
 
-ROUNDS, STEPS = 15, 60
+ROUNDS, STEPS = 11, 150
 QUIET = {"training.validations": 1, "training.validation_images": 1}  # a bare loop has no validation
 
 
