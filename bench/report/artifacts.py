@@ -47,7 +47,7 @@ class Band(NamedTuple):
     high: tuple[float, ...]
 
 
-_LONGEST = {"title": 200, "caption": 2000, "label": 40}  # characters
+_LONGEST = {"title": 200, "caption": 2000, "label": 80}  # characters
 _MOST_PICTURES = 1000  # of a strip
 _MOST_TIMESTEPS = 100_000
 
