@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,7 @@ from bench.report.style import COLOURS, FAINT, INK, Picture, draw
 
 _MOST = 20_000  # points
 _COLUMNS = 3
+_WRAP = 34  # characters of a title in a line
 _GLYPHS = 10  # classes up to here are drawn as their numbers
 _HUES = (*(hue for family, hue in COLOURS.items() if family != "references"), "#000000", "#8C7400")
 """Okabe and Ito's colours, and a dark yellow; the glyphs say the same, so that no colour need be told from another."""
@@ -82,7 +84,7 @@ def picture(name: str, maps: Sequence[tuple[str, LatentMap]]) -> Picture | None:
             axes = (
                 "the code itself" if held.share is None else f"two axes of {held.latent}, {held.share:.0%} of variance"
             )
-            canvas.set_title(f"{title}\n{axes}", fontsize=9)
+            canvas.set_title(f"{textwrap.fill(title, _WRAP)}\n{axes}", fontsize=8)
         for canvas in list(canvases.flat)[len(maps) :]:
             canvas.set_axis_off()
 
@@ -94,7 +96,7 @@ def picture(name: str, maps: Sequence[tuple[str, LatentMap]]) -> Picture | None:
         "though no label was shown."
     )
     lines = -(-len(maps) // _COLUMNS)
-    size = (3.1 * min(len(maps), _COLUMNS) + 0.3, 3.2 * lines + 0.2)
+    size = (3.1 * min(len(maps), _COLUMNS) + 0.3, 3.4 * lines + 0.2)
     return draw(name, "Where codes of test images lie", caption, size, paint)
 
 
