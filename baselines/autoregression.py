@@ -61,8 +61,8 @@ class Steps(Protocol):
 class Autoregressive(GenerativeModel, Trains, HasLikelihood, Illustrates):
     """Has exact conditionals of every dimension given those before it in its order.
 
-    A subclass says its order, its conditionals, and how it draws without passing through the whole network for each
-    dimension: by `steps`, or by a `draw` of its own.
+    A subclass says its conditionals, its order where it is not rows of pixels, and how it draws without passing through
+    the whole network for each dimension: by `steps`, or by a `draw` of its own. Without either it is drawn naively.
     """
 
     averaged: ClassVar[tuple[str, ...]] = ("net",)
@@ -87,9 +87,9 @@ class Autoregressive(GenerativeModel, Trains, HasLikelihood, Illustrates):
         x: levels (B, C, H, W), uint8; or real numbers on the same scale, whose gradient then is the model's.
         """
 
-    def steps(self, n: int, given: Given | None = None) -> Steps:
-        """An empty memory for n images, for `draw`."""
-        raise NotImplementedError(f"{type(self).__name__} has a draw of its own")
+    def steps(self, n: int, given: Given | None = None) -> Steps | None:
+        """An empty memory for n images, for `draw`; None of a model that keeps nothing, and is drawn naively."""
+        return None
 
     def dimension_nats(self, x: Tensor, given: Given | None = None) -> Tensor:
         """-log P(x_k | those before it) of uint8 x, (B, C, H, W)."""
@@ -119,6 +119,8 @@ class Autoregressive(GenerativeModel, Trains, HasLikelihood, Illustrates):
     def draw(self, uniform: Tensor, known: Known | None = None, given: Given | None = None) -> Tensor:
         """Images uint8 from uniform numbers in [0, 1), both (n, C, H, W); what is `known` is kept as it is."""
         n, order, memory = len(uniform), self.order, self.steps(len(uniform), given)
+        if memory is None:
+            return self.draw_naively(uniform, known, given)
         x, u = _begun(uniform, known, order), uniform.flatten(1)
         for k, place in enumerate(order.tolist()):
             if known is None or k >= known.dims:

@@ -14,7 +14,7 @@ from torch.func import jacrev
 from baselines import registry, trainer
 from baselines.autoregression import Autoregressive, Known, invert_cdf, raster_order
 from baselines.config import build_config
-from baselines.contract import Draw, Noise
+from baselines.contract import Draw, Given, Noise
 from baselines.data import markov_mesh
 from baselines.data.likelihood import image_nats, split_nats
 from baselines.errors import DivergedError
@@ -197,6 +197,35 @@ def test_training_on_the_markov_mesh_closes_some_of_the_gap_to_its_entropy(name:
         trainer.Trainer(model, dataset, 0, Budget(images=images), tmp_path / str(images)).run()
         gaps.append(float(split_nats(model.eval(), x, "exact", Noise(0)).total.double().mean() - truth) / 64)
     assert 0 < gaps[1] < gaps[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_that_ships_has_a_sampler_of_its_own(name: str) -> None:
+    kind = type(built(name, GREY))
+    assert kind.steps is not Autoregressive.steps or kind.draw is not Autoregressive.draw
+
+
+class Independent(Autoregressive):
+    """Pixels of given shares, and nothing else: what a model has to bring at the least."""
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        self.shape, self.config = shape, None
+        self.logits = torch.linspace(-1, 1, shape.levels * shape.dims).view(1, shape.levels, *shape.chw)
+
+    def log_conditionals(self, x: Tensor, given: Given | None = None) -> Tensor:
+        return self.logits.log_softmax(1).expand(len(x), -1, -1, -1, -1)
+
+
+def test_a_model_that_brings_its_conditionals_alone_is_drawn_naively() -> None:
+    model = Independent(GREY)
+    images = model.sample(3, Draw(), DOUBLE)
+    assert torch.equal(images, model.sample(3, Draw(sampler="naive"), DOUBLE))
+    uniform = DOUBLE.uniform("pixels", 3, GREY.chw)
+    log_p = model.log_conditionals(images)
+    assert int(images[1, 0, 2, 3]) == int(invert_cdf(log_p[1:2, :, 0, 2, 3], uniform[1:2, 0, 2, 3])[0])
+    kept = model.draw(uniform, Known(some_images(GREY, 3), 20))
+    assert torch.equal(kept.flatten(1)[:, :20], some_images(GREY, 3).flatten(1)[:, :20])
 
 
 def test_the_inverse_cdf_gives_each_level_its_share_of_the_unit_interval() -> None:
