@@ -2,6 +2,8 @@
 
 The bound is log P(x) >= E_q[log P(x|z)] - KL(q(z|x) || N(0, I)) (their eq. 3) and, with k samples of z, the tighter
 log P(x) >= E[log 1/k sum_i P(x|z_i) p(z_i) / q(z_i|x)] (Burda et al. 2016, arXiv:1509.00519, eq. 8).
+In place of N(0, I) the prior may be a mixture of Gaussians that is learned with the rest; its KL has no closed form and
+is taken at the sample of z that the first term has.
 """
 
 from __future__ import annotations
@@ -9,13 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.autoencoders import pictures
+from baselines.autoencoders.code_priors import CodePriorName, code_prior, log_standard_normal
 from baselines.autoencoders.priors import Gaussian
 from baselines.contract import (
     Batch,
@@ -55,6 +58,8 @@ class Config:
     """Sizes and learning rate; the defaults are tuned for 8x8 digits."""
 
     latent: int = 16  # dimensions of z
+    prior: CodePriorName = "normal"  # mixture: of Gaussians, learned
+    components: int = 30  # Gaussians of the mixture
     likelihood: Literal["auto", "bernoulli", "categorical", "logistic"] = "auto"  # auto: by the number of levels
     width: int = 32  # channels next to the image; they double with every halving
     widest: int = 128  # the most channels of any layer
@@ -68,10 +73,10 @@ class Config:
     training: Training = Training(batch_size=64, ema_decay=0.998)
 
     def __post_init__(self) -> None:
-        if min(self.latent, self.width, self.widest) < 1 or self.blocks < 0:
+        if min(self.latent, self.components, self.width, self.widest) < 1 or self.blocks < 0:
             raise UserError(
-                "vae: expected latent, width and widest of at least 1 and blocks of at least 0, got "
-                f"{self.latent}, {self.width}, {self.widest} and {self.blocks}"
+                "vae: expected latent, components, width and widest of at least 1 and blocks of at least 0, got "
+                f"{self.latent}, {self.components}, {self.width}, {self.widest} and {self.blocks}"
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"vae: expected a dropout in [0, 1), got {self.dropout}")
@@ -80,23 +85,22 @@ class Config:
 
 
 class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstructs, Illustrates):
-    """Encoder of q(z|x) = N(mean, diag(std^2)), decoder of the parameters of P(x|z), prior N(0, I)."""
+    """Encoder of q(z|x) = N(mean, diag(std^2)), decoder of the parameters of P(x|z), and a prior p(z)."""
 
-    averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+    samplers: ClassVar[tuple[str, ...]] = ("native", "mean")
+    averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder", "code_prior")
     network: ClassVar[str | None] = "decoder"
     likelihoods: ClassVar[Mapping[str, Kind]] = {
         "elbo": "upper_bound",
         f"iwae_k{IMPORTANCE_SAMPLES}": "upper_bound",
     }
     selection: ClassVar[str | None] = "elbo"
-    draw_keys: ClassVar[tuple[str, ...]] = ("options",)
 
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__()
         self.shape = shape
         self.config = config
         self.training_config = config.training
-        self.latent = config.latent
         self.head = head_for(shape.levels, config.likelihood)
         size, maps = (
             (shape.height, shape.width),
@@ -105,6 +109,8 @@ class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstru
         sizes = (config.width, config.widest, config.blocks, config.dropout)
         self.encoder = image_to_vector(size, shape.channels, 2 * config.latent, *sizes)
         self.decoder = vector_to_image(size, config.latent, maps, *sizes)
+        self.code_prior = code_prior(config.prior, config.latent, config.components)
+        self.latent = self.code_prior.numbers
 
     # The model's three distributions
 
@@ -133,19 +139,19 @@ class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstru
         c = self.config
         name = "adamw" if c.weight_decay else "adam"
         optimiser = OptimiserConfig(name, c.lr, weight_decay=c.weight_decay, warmup=c.warmup, decay=c.decay)
-        return (Phase("elbo", ("encoder", "decoder"), self.loss, optimiser),)
+        return (Phase("elbo", ("encoder", "decoder", "code_prior"), self.loss, optimiser),)
 
     def loss(self, batch: Batch, context: Context) -> Losses:
         """Negative ELBO in nats per dimension; parts in nats per image."""
         mean, log_std = self.posterior(batch.images)
         z = mean + log_std.exp() * context.normal(*mean.shape)
         reconstruction = -self.log_likelihood(batch.images, z).mean()
-        kl = kl_to_standard_normal(mean, log_std).mean()
+        kl = self.code_prior.divergence(mean, log_std, z).mean()
         total = (reconstruction + self.config.beta * kl) / self.shape.dims
         return Losses(total, {"reconstruction": reconstruction, "kl": kl})
 
     def nats(self, x: Tensor, name: str, noise: Noise) -> Nats:
-        """`elbo`: one sample of z and the KL in closed form; `iwae_k64`: 64 samples, no parts."""
+        """`elbo`: one sample of z, the KL in closed form where it has one; `iwae_k64`: 64 samples, no parts."""
         if name == "elbo":
             return self.elbo(x, noise)
         return Nats(-self.importance_bound(x, IMPORTANCE_SAMPLES, noise))
@@ -154,7 +160,7 @@ class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstru
         """-ELBO (B,), one sample of z."""
         mean, log_std = self.posterior(x)
         z = mean + log_std.exp() * noise.normal("posterior", len(x), tuple(mean.shape[1:]))
-        reconstruction, kl = -self.log_likelihood(x, z), kl_to_standard_normal(mean, log_std)
+        reconstruction, kl = -self.log_likelihood(x, z), self.code_prior.divergence(mean, log_std, z)
         return Nats(reconstruction + kl, {"reconstruction": reconstruction, "kl": kl})
 
     def importance_bound(self, x: Tensor, samples: int, noise: Noise) -> Tensor:
@@ -164,33 +170,27 @@ class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstru
         log_weights = []
         for e in eps.unbind(1):  # one at a time: memory does not grow with k
             z = mean + log_std.exp() * e
-            log_ratio = log_standard_normal(z) - log_standard_normal(e) + log_std.sum(1)  # log p(z) - log q(z|x)
+            log_ratio = self.code_prior.log_density(z) - log_standard_normal(e) + log_std.sum(1)  # log p(z) / q(z|x)
             log_weights.append(self.log_likelihood(x, z) + log_ratio)
         return torch.logsumexp(torch.stack(log_weights), 0) - math.log(samples)
 
     # Images
 
-    @classmethod
-    def check_draw(cls, config: Any, draw: Draw) -> None:
-        """Native, with the option `mean` or none."""
-        super().check_draw(config, draw)
-        if set(draw.options) - {"mean"} or not isinstance(draw.options.get("mean", False), bool):
-            raise UserError(f"options: expected mean = true or none, got {dict(draw.options)}")
-
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
-        """z ~ N(0, I), then each pixel from P(x|z); with the option `mean` its expectation instead.
+        """z ~ p(z), then each pixel from P(x|z): `native`; the expectation of P(x|z) of the same z instead: `mean`.
 
-        The expectation makes smoother pictures, which are not samples of this model.
+        The expectations are what papers often show. They are smoother than samples, and no samples of this model: its
+        likelihoods are not theirs.
         """
         self.check_draw(self.config, draw)
-        pixels = self._pixels(noise.normal("z", n, (self.config.latent,)))
-        if draw.options.get("mean", False):
+        pixels = self._pixels(self.prior(n, noise))
+        if draw.sampler == "mean":
             return expectation(self.head, pixels, self.shape.levels)
         return draw_pixels(self.head, pixels, noise.uniform("pixels", n, self.shape.chw), self.shape.levels)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The expectation of P(x|z), not rounded (of a logistic: its location, clamped), (B, C, H, W) in [-1, 1]."""
-        level = expected_level(self.head, self._pixels(z), self.shape.levels)
+        """The expectation of P(x|z) of the code that z makes, not rounded (of a logistic: its location, clamped)."""
+        level = expected_level(self.head, self._pixels(self.code_prior.draw(z)), self.shape.levels)
         return (level * (2 / (self.shape.levels - 1)) - 1).clamp(-1, 1)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -204,38 +204,28 @@ class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstru
     # Codes
 
     def encode(self, x: Tensor) -> Tensor:
-        """The mean of q(z|x), (B, latent)."""
+        """The mean of q(z|x), (B, dimensions of z)."""
         return self.posterior(x)[0]
 
     def draw_codes(self, x: Tensor, noise: Noise) -> Tensor:
-        """z ~ q(z|x), (B, latent): over all images these should be distributed as the prior."""
+        """z ~ q(z|x), (B, dimensions of z): over all images these should be distributed as the prior."""
         mean, log_std = self.posterior(x)
         return mean + log_std.exp() * noise.normal("posterior", len(x), tuple(mean.shape[1:]))
 
     def prior(self, n: int, noise: Noise) -> Tensor:
-        """z ~ N(0, I), (n, latent)."""
-        return noise.normal("z", n, (self.latent,))
+        """z ~ p(z), (n, dimensions of z)."""
+        return self.code_prior.draw(noise.normal("z", n, (self.latent,)))
 
     @torch.no_grad()
     def pictures(self, real: Tensor, noise: Noise) -> tuple[Strip, ...]:
         """Reconstructions, walks between test images, and the map of a 2-D latent or walks between draws."""
-        codes, chart = self.encode(real), Gaussian(self.latent).chart()
-        if chart is None:
-            last = pictures.between_draws(self.latent, self._expected, noise)
+        codes, chart = self.encode(real), Gaussian(self.config.latent).chart()
+        if chart is None or self.config.prior != "normal":
+            last = pictures.between_draws(self.latent, lambda z: self._expected(self.code_prior.draw(z)), noise)
         else:
             last = pictures.charted(chart._replace(points=chart.points.to(real.device)), self._expected)
         shown = pictures.reconstructions(real, self.reconstruct(real))
         return shown, pictures.between_images(real, codes, self._expected), last
-
-
-def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(mean, diag(std^2)) || N(0, I)) in nats (B,) (Kingma and Welling 2014, appendix B)."""
-    return 0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(1)
-
-
-def log_standard_normal(z: Tensor) -> Tensor:
-    """log N(z; 0, I) in nats (B,)."""
-    return -0.5 * (z**2 + math.log(2 * math.pi)).sum(1)
 
 
 # The pixel's distribution given z; its parameters are pixels (B, P, C, H, W)

@@ -12,6 +12,7 @@ SAMPLERS = {
     "euler": "Euler",
     "pf_ode": "PF-ODE",
     "langevin": "Langevin",
+    "mean": "mean of p(x|z)",
 }
 """Names of a diffusion model's samplers, in the order in which tables and figures have them."""
 

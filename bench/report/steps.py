@@ -13,6 +13,8 @@ from bench.report.names import SIGMA_HAT, noise, way
 from bench.report.rows import EXACT, Row, Sheet, base
 
 TRAINED = "DDPM trained with T = S"
+AT_ONCE = "native", "mean"
+"""Samplers of models that draw in one pass: without a number of steps they make no line."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def lines(sheet: Sheet) -> list[Line]:
         calls = row.value("nfe") or steps_of(row)
         if row.draw is None or row.lone or not calls or row.title in exact:
             continue
-        if row.draw.steps or row.draw.sampler != "native":
+        if row.draw.steps or row.draw.sampler not in AT_ONCE:
             held[row.title, way(row.draw, clip=row.title in both)].append((float(calls), row))
     alone = {key for key, points in held.items() if all(id(row) in beside for _, row in points)}
     names = _names([rows[0][1] for key, rows in held.items() if key not in alone])

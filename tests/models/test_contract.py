@@ -230,7 +230,7 @@ def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
         ("dcgan", Draw()),
         ("glow", Draw()),
         ("realnvp", Draw()),
-        ("vae", Draw(options={"mean": True})),
+        ("vae", Draw("mean")),
     ],
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

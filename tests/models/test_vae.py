@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from baselines.autoencoders import vae
+from baselines.autoencoders import code_priors, vae
 from baselines.autoencoders.vae import Config, Vae
 from baselines.contract import Batch, Context, Draw, Noise
 from baselines.data.likelihood import discretised_logistic
@@ -106,27 +106,117 @@ def test_the_gap_of_the_elbo_is_the_kl_from_the_exact_posterior() -> None:
 def test_the_kl_is_that_of_torch_distributions() -> None:
     mean, log_std = torch.randn(7, 4), torch.randn(7, 4)
     theirs = kl_divergence(Normal(mean, log_std.exp()), Normal(0.0, 1.0)).sum(1)
-    torch.testing.assert_close(vae.kl_to_standard_normal(mean, log_std), theirs)
-    torch.testing.assert_close(vae.log_standard_normal(mean), Normal(0.0, 1.0).log_prob(mean).sum(1))
+    torch.testing.assert_close(code_priors.kl_to_standard_normal(mean, log_std), theirs)
+    torch.testing.assert_close(code_priors.log_standard_normal(mean), Normal(0.0, 1.0).log_prob(mean).sum(1))
+
+
+# A prior that is learned
+
+
+def mixture(latent: int, components: int) -> code_priors.LearnedMixture:
+    torch.manual_seed(3)
+    prior = code_priors.LearnedMixture(latent, components).double()
+    with torch.no_grad():
+        prior.scaled_means.copy_(torch.randn(components, latent) * 2 / code_priors.PACE)
+        prior.log_stds.copy_(0.5 * torch.randn(components, latent) - 0.5)
+        prior.logits.copy_(torch.randn(components))
+    return prior
+
+
+def theirs_of(prior: code_priors.LearnedMixture) -> MixtureSameFamily:
+    return MixtureSameFamily(
+        Categorical(logits=prior.logits), Independent(Normal(prior.means, prior.log_stds.exp()), 1)
+    )
+
+
+def test_the_mixtures_density_is_that_of_torch_distributions() -> None:
+    prior = mixture(3, 5)
+    z = 3 * torch.randn(50, 3, dtype=torch.float64)
+    torch.testing.assert_close(prior.log_density(z), theirs_of(prior).log_prob(z))
+
+
+def test_the_mixtures_draws_follow_its_density() -> None:
+    prior = mixture(1, 4)
+    with torch.no_grad():
+        draws = prior.draw(torch.randn(20_000, prior.numbers, dtype=torch.float64))
+        below = theirs_of(prior)
+        cdf = (below.mixture_distribution.probs * Normal(prior.means[:, 0], prior.log_stds[:, 0].exp()).cdf(draws)).sum(
+            1
+        )
+    assert draws.shape == (20_000, 1)
+    assert stats.kstest(cdf.numpy(), "uniform").pvalue > 1e-3
+    spread = stats.kstest(((draws - draws.mean()) / draws.std())[:, 0].numpy(), "norm").pvalue
+    assert spread < 1e-6, "the premise: the mixture is not normal"
+
+
+def test_a_mixtures_divergence_is_estimated_without_bias_and_is_exact_for_one_normal_component() -> None:
+    torch.manual_seed(4)
+    mean, log_std = torch.randn(1, 2, dtype=torch.float64), torch.tensor([[-0.7, 0.2]], dtype=torch.float64)
+    prior = mixture(2, 3)
+    eps = torch.randn(200_000, 2, dtype=torch.float64)
+    with torch.no_grad():
+        estimates = prior.divergence(mean, log_std, mean + log_std.exp() * eps)
+    places = torch.linspace(-12, 12, 1201, dtype=torch.float64)
+    grid = torch.cartesian_prod(places, places)
+    log_q = Normal(mean, log_std.exp()).log_prob(grid).sum(1)
+    log_p = theirs_of(prior).log_prob(grid).detach()
+    exact = (log_q.exp() * (log_q - log_p)).sum() * (places[1] - places[0]) ** 2
+    assert float(estimates.mean()) == pytest.approx(float(exact), abs=5 * float(estimates.std()) / len(eps) ** 0.5)
+    one = mixture(2, 1)
+    with torch.no_grad():
+        one.scaled_means.zero_()
+        one.log_stds.zero_()
+        estimates = one.divergence(mean, log_std, mean + log_std.exp() * eps)
+    normal = float(code_priors.StandardNormal(2).divergence(mean, log_std, mean))
+    assert float(estimates.mean()) == pytest.approx(normal, abs=5 * float(estimates.std()) / len(eps) ** 0.5)
+
+
+def test_a_learned_prior_finds_codes_that_a_normal_one_leaves_out() -> None:
+    """Codes in two narrow clusters: the loss moves the means there, and the KL falls below the standard normal's."""
+    torch.manual_seed(5)
+    prior = code_priors.LearnedMixture(1, 4)
+    mean = torch.tensor([-2.0, 2.0]).repeat(64)[:, None]
+    log_std = torch.full_like(mean, -2.0)
+    optimiser = torch.optim.Adam(prior.parameters(), 0.02)
+    for _ in range(300):
+        optimiser.zero_grad()
+        prior.divergence(mean, log_std, mean + log_std.exp() * torch.randn_like(mean)).mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        z = mean + log_std.exp() * torch.randn_like(mean)
+        learned = float(prior.divergence(mean, log_std, z).mean())
+        draws = prior.draw(torch.randn(2000, prior.numbers))
+    normal = float(code_priors.kl_to_standard_normal(mean, log_std).mean())
+    assert normal > 3
+    assert learned == pytest.approx(math.log(2), abs=0.15), "which of two clusters: nothing else is left to tell"
+    assert float(((draws.abs() - 2).abs() < 0.6).float().mean()) > 0.95
 
 
 # The whole model on a space small enough to sum over: P(x) by Gauss-Hermite quadrature over one z
 
 
-@pytest.fixture(scope="module")
-def tiny() -> tuple[Vae, Tensor, Tensor]:
+@pytest.fixture(scope="module", params=["normal", "mixture"])
+def tiny(request: pytest.FixtureRequest) -> tuple[Vae, Tensor, Tensor]:
     """A model with one latent dimension, all 512 images, and the exact P of each."""
-    model = built(BINARY, Config(latent=1, width=4), perturb=0.3)
+    model = built(BINARY, Config(latent=1, width=4, prior=request.param, components=2), perturb=0.3)
     with torch.no_grad():
         for parameter in model.encoder[-1].parameters():
-            parameter.zero_()  # q(z|x) is the prior: a poor bound, but an importance weight that is bounded
+            parameter.zero_()  # q(z|x) is N(0, 1): a poor bound, but an importance weight that is bounded
+    share, means, stds = [1.0], [0.0], [1.0]
+    if isinstance(model.code_prior, code_priors.LearnedMixture):
+        share, means, stds = [0.3, 0.7], [-0.9, 0.6], [0.5, 0.7]
+        with torch.no_grad():
+            model.code_prior.scaled_means.copy_(torch.tensor(means)[:, None] / code_priors.PACE)
+            model.code_prior.log_stds.copy_(torch.tensor(stds)[:, None].log())
+            model.code_prior.logits.copy_(torch.tensor(share).log())
     every = torch.tensor(list(itertools.product(range(2), repeat=9)), dtype=torch.uint8).view(-1, 1, 3, 3)
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     p = torch.zeros(512, dtype=torch.float64)
     with torch.no_grad():
-        for node, weight in zip(nodes, weights, strict=True):
-            z = torch.full((512, 1), float(node), dtype=torch.float64)
-            p += float(weight) / math.sqrt(2 * math.pi) * model.log_likelihood(every, z).exp()
+        for w, mean, std in zip(share, means, stds, strict=True):
+            for node, weight in zip(nodes, weights, strict=True):
+                z = torch.full((512, 1), mean + std * float(node), dtype=torch.float64)
+                p += w * float(weight) / math.sqrt(2 * math.pi) * model.log_likelihood(every, z).exp()
     return model, every, p
 
 
@@ -254,7 +344,7 @@ def test_a_few_hundred_steps_beat_independent_pixels_and_reconstruct() -> None:
     with torch.no_grad():
         bound = model.nats(x, "elbo", Noise(0)).total.mean()
         error = (model.reconstruct(x).double() - x.double()).pow(2).mean()
-        pixels = model.sample(200, Draw(options={"mean": True}), Noise(0)).double()
+        pixels = model.sample(200, Draw("mean"), Noise(0)).double()
     assert float(bound) < 0.95 * float(independent)
     assert float(error) < 0.5 * float(x.double().var(0).mean()), "a code says more than the mean image"
     assert float(pixels.var(0).mean()) > 1, "z decides the image"
@@ -283,6 +373,8 @@ def test_a_flat_latent_shows_its_map_and_a_deeper_one_walks_between_draws() -> N
         strips = model.pictures(x, Noise(0))
         assert strips[-1].title == title
         assert torch.equal(strips[0].images[1], model.reconstruct(x))
+    model = built(DIGITS, Config(latent=2, width=8, prior="mixture"), perturb=0.05).float()
+    assert model.pictures(x, Noise(0))[-1].title == "Between two draws of the prior", "the map is the normal prior's"
     model = built(DIGITS, Config(latent=2, width=8), perturb=0.05).float()
     grid = model.pictures(x, Noise(0))[-1]
     corner = torch.special.ndtri(torch.tensor([0.5 / 12, 11.5 / 12]))[None]  # left, and at the top
@@ -297,7 +389,9 @@ def test_bad_choices_are_refused() -> None:
         Config(dropout=1.0)
     with pytest.raises(UserError, match="latent"):
         Config(latent=0)
+    with pytest.raises(UserError, match="components"):
+        Config(prior="mixture", components=0)
     model = Vae(BINARY, Config(width=4))
-    for draw, told in ((Draw("ddim"), "no sampler"), (Draw(options={"temperature": 0.5}), "options: expected mean")):
+    for draw, told in ((Draw("ddim"), "no sampler"), (Draw("mean", options={"temperature": 0.5}), "takes no options")):
         with pytest.raises(UserError, match=told):
             model.sample(1, draw, Noise(0))
