@@ -59,7 +59,7 @@ class Config:
 
     latent: int = 16  # dimensions of z
     prior: CodePriorName = "normal"  # mixture: of Gaussians, learned
-    components: int = 30  # Gaussians of the mixture
+    components: int = 50  # Gaussians of the mixture
     likelihood: Literal["auto", "bernoulli", "categorical", "logistic"] = "auto"  # auto: by the number of levels
     width: int = 32  # channels next to the image; they double with every halving
     widest: int = 128  # the most channels of any layer

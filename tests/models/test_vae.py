@@ -192,6 +192,22 @@ def test_a_learned_prior_finds_codes_that_a_normal_one_leaves_out() -> None:
     assert float(((draws.abs() - 2).abs() < 0.6).float().mean()) > 0.95
 
 
+def test_with_a_learned_prior_the_latent_decodes_to_what_is_drawn_and_the_prior_learns() -> None:
+    model = built(DIGITS, Config(latent=3, width=8, prior="mixture", components=4), perturb=0.3)
+    with torch.no_grad():
+        drawn = model.sample(40, Draw("mean"), DOUBLE)
+        decoded = model.decode(DOUBLE.normal("z", 40, (model.latent,)))
+    torch.testing.assert_close(drawn.double(), (decoded + 1) * 8, atol=0.5 + 1e-9, rtol=0)
+    assert float(drawn.double().var(0).mean()) > 0.1, "the premise: codes decide the image"
+    model.loss(Batch(torch.randint(0, 17, (16, 1, 8, 8), dtype=torch.uint8)), context()).total.backward()
+    (phase,) = model.phases()
+    for name, parameter in model.code_prior.named_parameters(prefix="code_prior"):
+        assert name.split(".")[0] in phase.modules
+        assert name.split(".")[0] in model.averaged
+        assert parameter.grad is not None
+        assert float(parameter.grad.abs().sum()) > 0
+
+
 # The whole model on a space small enough to sum over: P(x) by Gauss-Hermite quadrature over one z
 
 

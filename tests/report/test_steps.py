@@ -25,6 +25,7 @@ from bench.report.artifacts import Band, read_terms
 from bench.report.clock import clocks, fit
 from bench.report.content import gather
 from bench.report.grouping import aggregate, make_sheet
+from bench.report.names import way
 from bench.report.plots import FLOOR_TOLD, floor_line
 from bench.report.ratios import Ratio, ratio
 from bench.report.rows import Row, Sheet
@@ -445,6 +446,12 @@ def test_the_table_has_a_column_a_number_of_calls_and_marks_the_lowest(tmp_path:
 def test_without_draws_over_steps_nothing_is_said(make_results: Make) -> None:
     folder = make_results(models=("real", "vae", "dcgan"))
     assert gather(open_results(folder)).sections[0].steps is None
+
+
+def test_a_draw_in_one_pass_is_no_point_of_a_line(tmp_path: Path) -> None:
+    sheet = write(tmp_path, lambda draw, timesteps: 5.0, {1000: [*DRAWS["eta 0"][:5], Draw("mean"), Draw("heun")]})
+    assert "mean of p(x|z)" in {way(row.draw) for row in sheet.rows if row.draw is not None}, "the premise"
+    assert [line.label for line in lines(sheet)] == ["DDIM eta 0", "Heun"]
 
 
 def test_two_checkpoints_have_lines_that_name_them_in_looks_of_their_own(tmp_path: Path) -> None:
