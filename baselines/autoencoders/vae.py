@@ -189,7 +189,11 @@ class Vae(GenerativeModel, Trains, HasLikelihood, HasLatent, HasPrior, Reconstru
         return draw_pixels(self.head, pixels, noise.uniform("pixels", n, self.shape.chw), self.shape.levels)
 
     def decode(self, z: Tensor) -> Tensor:
-        """The expectation of P(x|z) of the code that z makes, not rounded (of a logistic: its location, clamped)."""
+        """The expectation of P(x|z) of the code that z makes, (B, C, H, W) in [-1, 1].
+
+        It is not rounded; of a logistic it is its location, clamped. Of a mixture z has one number more than the code:
+        it decides the component.
+        """
         level = expected_level(self.head, self._pixels(self.code_prior.draw(z)), self.shape.levels)
         return (level * (2 / (self.shape.levels - 1)) - 1).clamp(-1, 1)
 
