@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
+
+import torch
 
 from baselines.autoregression import raster_order
 from baselines.errors import UserError
 from baselines.nets.autoregressive_flow import AffineAutoregressive, Permutation, Reversal
 from baselines.nets.couplings import Chain, Elementwise, Flow
 from baselines.types import ImageShape
+
+Order = Literal["reversed", "random"]
+"""Of a layer after the first: the reverse of the one before, as in the papers, or drawn at random and then kept."""
 
 FLOOR = 0.15  # of the first layer's scales: below those of 17 levels, above those of the empty border of 256 levels
 
@@ -26,13 +31,24 @@ class Sizes(Protocol):
     def alpha(self) -> float: ...
     @property
     def dropout(self) -> float: ...
+    @property
+    def order(self) -> Order: ...
+    @property
+    def order_seed(self) -> int: ...
 
 
 def autoregressive_chain(kind: type[AffineAutoregressive], shape: ImageShape, sizes: Sizes) -> Chain:
-    """From (B, C, H, W) to flat (B, CHW): standardised, then layers in raster order and its reverse by turns."""
+    """From (B, C, H, W) to flat (B, CHW): standardised, then layers, the first of them in raster order."""
+    generator = torch.Generator().manual_seed(sizes.order_seed)
+
+    def turn() -> Flow:
+        if sizes.order == "reversed":
+            return Reversal()
+        return Permutation(torch.randperm(shape.dims, generator=generator), shape.dims)
+
     flows: list[Flow] = [Elementwise(*shape.chw, floor=FLOOR), Permutation(raster_order(shape), *shape.chw)]
     for i in range(sizes.layers):
-        flows += [Reversal()] if i else []
+        flows += [turn()] if i else []
         flows.append(kind(shape.dims, [sizes.width] * sizes.hidden_layers, sizes.dropout))
     return Chain(*flows)
 

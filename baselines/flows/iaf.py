@@ -4,7 +4,8 @@ arXiv:1606.04934, there the posterior of a VAE; here trained by maximum likeliho
 (arXiv:1705.07057, sec. 3.3) compare it with MAF. m and a are made of the noise: an image is one pass of each network
 (eq. 10, order reversed between them), but log p of data wants the noise first, whose dimensions come out in turn, and
 training is by that. Departures as in MAF: one elementwise layer that standardises the first batch, logit
-preprocessing, dropout, averaged weights, bounded log-scales; the networks are MADE, without context.
+preprocessing, dropout, averaged weights, random orders on request, bounded log-scales; the networks are MADE, without
+context.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from baselines.contract import ImageShape, Model, Training
-from baselines.flows.autoregressive_chain import autoregressive_chain, check_autoregressive
+from baselines.flows.autoregressive_chain import Order, autoregressive_chain, check_autoregressive
 from baselines.flows.logit_flow import LogitFlow
 from baselines.nets.autoregressive_flow import InverseAutoregressive
 from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
@@ -22,7 +23,9 @@ from baselines.nets.dequantiser import Dequantisation, DequantiserConfig
 class Config:
     """Sizes and optimiser; the defaults are tuned for 8x8 digits."""
 
-    layers: int = 10  # masked networks, each through the dimensions in the reverse of the one before
+    layers: int = 10  # masked networks, the first through the dimensions in raster order
+    order: Order = "reversed"  # of each layer after it: the reverse of the one before, or drawn at random and kept
+    order_seed: int = 0  # of the random orders
     width: int = 128  # units of each hidden layer of a network
     hidden_layers: int = 1
     alpha: float = 0.01  # images are squeezed into [alpha, 1 - alpha] before the logit

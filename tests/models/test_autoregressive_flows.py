@@ -248,3 +248,24 @@ def test_permuting_and_reversing_are_undone() -> None:
     assert torch.equal(Permutation(order, *RGB.chw)(z, reverse=True)[0], x)
     assert torch.equal(Reversal()(z)[0], z[:, torch.arange(RGB.dims - 1, -1, -1)])
     assert torch.equal(Reversal()(Reversal()(z)[0], reverse=True)[0], z)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@torch.no_grad()
+def test_random_orders_differ_from_layer_to_layer_and_are_the_same_in_every_build(name: str) -> None:
+    def orders(seed: int) -> list[list[int]]:
+        config = {"order": "random", "order_seed": seed, "layers": 4, "width": 40}
+        model: Any = oracles.built(name, RGB, config, perturb=0.3)
+        z = vectors(5, RGB.dims)
+        x, log_det = model.flow(z, reverse=True)
+        again, log_det_again = model.flow(x)
+        torch.testing.assert_close(again, z, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(log_det_again, -log_det, rtol=1e-8, atol=1e-8)
+        return [flow.order.tolist() for flow in model.flow.flows if isinstance(flow, Permutation)]
+
+    found = orders(0)
+    assert found[0] == raster_order(RGB).tolist()
+    assert all(sorted(order) == list(range(RGB.dims)) for order in found)
+    assert len({tuple(order) for order in found}) == len(found) == 4, "the first layer's, and one for each after it"
+    assert orders(0) == found
+    assert orders(1)[1:] != found[1:]
