@@ -13,10 +13,10 @@ alone has instance norm: the norm would subtract the maps again, which are const
 attribute here has exclusive values, so D_cls has a softmax for each, as the paper's has for facial expressions. The
 losses are the paper's.
 
-The generator sees images whose colours are amplified (`colour`), a fixed invertible map. What is lighter than the
-ground of one image is to be darker than that of another, and a network that starts from lightness first learns to
-brighten or darken whatever it sees: where the ground is to change, the digit's box is filled with the complement of
-the digit. Attribute accuracy does not see it (the judge's head for the digit does), and although the critic rates the
+The generator sees images whose colours are amplified (`colour`), a fixed invertible map. Whether ink is lighter or
+darker than the ground hangs on the ground, and without it trainings settled on a map of lightness alone: either to
+invert always or never, so that digits come out as their complements, within a box, where the ground stays or where it
+changes. Attribute accuracy does not see it (the judge's head for the digit does), and although the critic rates the
 truth higher, neither more of its updates nor weaker cycles led out. Colour tells ink from both grounds alike, but
 varies less than lightness, which is why it is amplified. The factor is this data's: inks are colours here, and grounds
 are not.
