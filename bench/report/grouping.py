@@ -49,13 +49,22 @@ _POSITIVE = frozenset(
     ]
 )
 _POSITIVE_UNITS = frozenset(["s", "B", "images/s", "images/CPU s"])
-_SHARES = frozenset(["precision", "recall", "coverage", "nn_train_share", "context_fraction", "cluster_accuracy"])
+_OF_REQUESTS = frozenset(
+    ["attribute_accuracy", "r_precision", "paired_error", "reconstruction_l1", "cycle_l1", "mask_iou", "appearance_l1"]
+)
+"""Shares of what was asked for, and mean errors of pixels of a range of 1: both within [0, 1]."""
+
+_SHARES = _OF_REQUESTS | {
+    *("precision", "recall", "coverage", "nn_train_share", "context_fraction", "cluster_accuracy"),
+    *("precision_late", "recall_late", "reconstruction_mse"),
+}
 
 _OF_IMAGES = frozenset(
     [
         *("fd", "fid", "fd_by_resolution", "fd_inf", "fid_inf", "is", "kid", "mmd_rbf", "cmmd"),
         *("precision", "recall", "density", "coverage"),
         *("modes", "mode_kl", "nn_train_share", "nn_train_ratio", "sharpness"),
+        *_OF_REQUESTS,
     ]
 )
 

@@ -76,6 +76,10 @@ def test_three_seeds_have_the_t_interval_that_scipy_gives() -> None:
         ("host_peak_bytes", "B", 0.0, math.inf),
         ("coverage[x]", "", 0.0, 1.0),
         ("recall[x]", "", 0.0, 1.0),
+        ("attribute_accuracy[digit]", "", 0.0, 1.0),
+        ("r_precision[all]", "", 0.0, 1.0),
+        ("paired_error[source]", "", 0.0, 1.0),
+        ("cycle_l1", "", 0.0, 1.0),
     ],
 )
 def test_no_interval_leaves_what_the_quantity_can_be(metric: str, unit: str, low: float, high: float) -> None:
@@ -87,6 +91,17 @@ def test_no_interval_leaves_what_the_quantity_can_be(metric: str, unit: str, low
     assert score.high is not None
     assert low <= score.low < score.high <= high
     assert score.low > 0 or high == 1
+
+
+def test_shares_end_at_one_and_a_share_of_other_requests_is_another_protocol() -> None:
+    values = (1.0, 0.96, 0.99)
+    plain = stats.t.interval(0.95, 2, statistics.mean(values), stats.sem(values))
+    assert plain[1] > 1, "the premise"
+    made = [Measurement("attribute_accuracy[ink]", v, "", "higher", 360, "draw") for v in values]
+    score = aggregate(made)
+    assert (score.low, score.high) == (pytest.approx(plain[0]), 1.0)
+    assert not score.mixed
+    assert aggregate([*made, replace(made[0], n=180)]).mixed
 
 
 def test_two_seeds_have_their_range_and_one_its_own_interval() -> None:
