@@ -46,6 +46,8 @@ Examples:
     trilemma run quick --set ddpm.blocks=2 --set vae.training.batch_size=128
 
     trilemma run my_matrix.toml --dry-run           # what would be done
+
+    trilemma run digits --executor ray --address head:6379   # on the nodes of a Ray cluster
 """
 
 
@@ -85,6 +87,8 @@ def run(
         Path | None, typer.Option(help="Weights of the extractor's network, such as Inception's.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; one a core by default.")] = None,
+    executor: Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the cluster's head, host:port; auto by default.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
 ) -> None:
     """Train and measure the cells of a matrix."""
@@ -107,6 +111,8 @@ def run(
         weights,
         extractor,
         jobs,
+        executor,
+        address,
     )
     if dry_run:
         _print_plan(api.dry_run(options), console)
