@@ -6,6 +6,7 @@ where nothing else is; all processes end with its first one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -38,7 +39,7 @@ def unshared() -> list[str]:
 
 
 def start(cpus: int = 1) -> subprocess.Popen[bytes]:
-    """Start both nodes and wait until they are there; gives the other one, to be killed by its process group."""
+    """Start both nodes and wait until they are there; gives the other one, whose processes are all of one session."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for address in (HEAD, OTHER):
         subprocess.run(["ip", "addr", "add", f"{address}/32", "dev", "lo"], check=True)
@@ -55,8 +56,11 @@ def start(cpus: int = 1) -> subprocess.Popen[bytes]:
 
 
 def kill(node: subprocess.Popen[bytes]) -> None:
-    """End a node as a power cut would."""
-    os.killpg(node.pid, signal.SIGKILL)
+    """End all processes of a node at once, as a power cut would; Ray gives some of them groups of their own."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and os.getsid(int(entry.name)) == node.pid:
+                os.kill(int(entry.name), signal.SIGKILL)
     node.wait()
 
 
@@ -82,20 +86,23 @@ def _wait_for_two(*nodes: subprocess.Popen[bytes]) -> None:
 
 
 def main(folder: Path, how: str, arguments: list[str]) -> int:
-    """Start both nodes, run `trilemma ARGUMENTS` in the folder, and kill one meanwhile if asked to.
+    """Start both nodes, run `trilemma ARGUMENTS` in the folder, and end everything.
 
     how: `kill` the other node once two trainings have a checkpoint at home, so that it has one of them; or `whole`.
     """
     other = start()
     print("two nodes", flush=True)
     run = subprocess.Popen([sys.executable, "-m", "bench", *arguments], cwd=folder)
-    while how == "kill" and run.poll() is None:
-        if len(list(folder.glob("results/*/checkpoints/*/state.json"))) >= 2:
-            kill(other)
-            print("killed a node", flush=True)
-            break
-        time.sleep(0.1)
-    return run.wait()
+    try:
+        while how == "kill" and run.poll() is None:
+            if len(list(folder.glob("results/*/checkpoints/*/state.json"))) >= 2:
+                kill(other)
+                print("killed a node", flush=True)
+                break
+            time.sleep(0.1)
+        return run.wait()
+    finally:  # the nodes end with this process, the first one of its namespace
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 if __name__ == "__main__":
