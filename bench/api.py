@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from baselines.errors import UserError
+from baselines.sharing import ALONE
 from baselines.types import Budget
 from bench import matrix as matrices
 from bench import provenance, store
@@ -30,6 +31,8 @@ from bench.plan import (
     what_is_left,
 )
 from bench.runner import Summary, run_matrix
+from bench.team import Joined
+from bench.training import train_matrix
 
 DEFAULT_MATRIX = "quick"
 
@@ -170,6 +173,23 @@ def execute(options: Options, console: Console) -> Summary:
             ready.teachers,
         )
     return replace(summary, missing=ready.missing)
+
+
+def train(options: Options, console: Console, together: bool) -> None:
+    """Train what has no checkpoint, and measure nothing.
+
+    together: whether this process is one of several of a torchrun, which share each training.
+
+    Raises:
+        UserError: for bad input, or a model that several processes cannot train.
+    """
+    device = usable_device(options.device)
+    with Joined(device) if together else nullcontext(ALONE) as team:
+        ready = _prepare(options, device, 1)
+        if team.rank == 0:
+            tell_missing(ready.missing, console)
+            tell_missing(ready.unfit, console)
+        train_matrix(ready.selected, ready.teachers, ready.setup, team, console)
 
 
 def tell_missing(missing: Mapping[str, str], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The command line: trilemma run | evaluate | report | list | show."""
+"""The command line: trilemma run | train | evaluate | report | list | show."""
 
 from __future__ import annotations
 
@@ -128,6 +128,39 @@ def run(
         _tell_failed(summary.failed, console)
     if summary.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    matrix: Annotated[str, typer.Argument(help="A shipped matrix or a TOML file.")] = "quick",
+    model: Annotated[list[str] | None, typer.Option(help="Only this model: name, dotted module or .py file.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Instead of the matrix's data sets.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Instead of the matrix's seeds.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Training images (400000, 400k).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="model.key=value, the value as in TOML.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of the records; results/MATRIX by default.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; TRILEMMA_DATA by default.")] = None,
+) -> None:
+    """Train the models of a matrix without measuring them; under torchrun, each by all of its processes together.
+
+    `trilemma run` with the same options then finds them trained.
+
+    Example:
+
+        torchrun --nproc-per-node 2 -m bench train mnist --model ddpm
+    """
+    from bench import api
+
+    sys.path.insert(0, str(Path.cwd()))
+    parsed, named = None if budget is None else Budget.parse(budget), model or []
+    overrides = _overrides(set_ or [], named)
+    options = api.Options(
+        matrix, named, dataset or (), seed or (), parsed, device, overrides, results=results, data_dir=data_dir
+    )
+    with _stoppable():
+        api.train(options, Console(), together=context.obj is True)
 
 
 @contextmanager
@@ -275,8 +308,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        if not _is_a_rank():
-            app(standalone_mode=True)
+        if not _is_a_rank() or sys.argv[1:2] == ["train"]:  # whose ranks all read the command line
+            app(standalone_mode=True, obj=_is_a_rank() or None)
             return
         from bench.metrics.ranks import Ranks
 

@@ -63,7 +63,7 @@ def run_matrix(
     Raises:
         UserError: for bad input, a results folder in use, or one that cannot be written.
     """
-    with _locked(setup.results):
+    with locked(setup.results):
         trainings = plan(selected, setup, teachers)
         loaded = store.load(setup.results)
         for problem in loaded.problems:
@@ -214,7 +214,7 @@ def _is_extra(record: Record, trainings: Sequence[Training], missing: Collection
 
 
 @contextmanager
-def _locked(results: Path) -> Iterator[None]:
+def locked(results: Path) -> Iterator[None]:
     """Hold the results folder, so that two runs never train the same cell twice.
 
     Raises:

@@ -7,6 +7,7 @@ checkpoint that came home; what the lost one may still say is not heard, so two 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -277,7 +278,7 @@ def connect(address: str) -> Any:
     if address != "auto":
         _knock(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (Exception, SystemExit) as error:  # Ray ends the process where what answers is no Ray
         first = next(iter(str(error).strip().splitlines()), "")
         raise UserError(
