@@ -130,7 +130,7 @@ class Team:
             coupled = coupled or "batch norm takes the statistics of the whole batch"
         what = f"{type(model).__name__} by {self.size} processes"
         if coupled:
-            raise UserError(f"{what}: {coupled}; train it by one")
+            raise UserError(f"{what}: {coupled}")
         if batch_size % self.size:
             raise UserError(f"{what}: expected a training.batch_size that {self.size} divides, got {batch_size}")
         if not budget.reproducible:

@@ -175,13 +175,13 @@ def execute(options: Options, console: Console) -> Summary:
     return replace(summary, missing=ready.missing)
 
 
-def train(options: Options, console: Console, together: bool) -> None:
-    """Train what has no checkpoint, and measure nothing.
+def train(options: Options, console: Console, together: bool) -> int:
+    """Train what has no checkpoint, and measure nothing; gives how many trainings were left out.
 
-    together: whether this process is one of several of a torchrun, which share each training.
+    together: whether this process is one of several of a torchrun, which share each training; some models cannot.
 
     Raises:
-        UserError: for bad input, or a model that several processes cannot train.
+        UserError: for bad input.
     """
     device = usable_device(options.device)
     with Joined(device) if together else nullcontext(ALONE) as team:
@@ -189,7 +189,7 @@ def train(options: Options, console: Console, together: bool) -> None:
         if team.rank == 0:
             tell_missing(ready.missing, console)
             tell_missing(ready.unfit, console)
-        train_matrix(ready.selected, ready.teachers, ready.setup, team, console)
+        return train_matrix(ready.selected, ready.teachers, ready.setup, team, console)
 
 
 def tell_missing(missing: Mapping[str, str], console: Console) -> None:

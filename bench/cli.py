@@ -160,7 +160,14 @@ def train(
         matrix, named, dataset or (), seed or (), parsed, device, overrides, results=results, data_dir=data_dir
     )
     with _stoppable():
-        api.train(options, Console(), together=context.obj is True)
+        left_out = api.train(options, Console(), together=context.obj is True)
+    if left_out:
+        print(f"{left_out} trainings were left out: `trilemma run` does each by one process", file=sys.stderr)
+    if context.obj is True:
+        from bench.team import Joined
+
+        Joined.leave(int(bool(left_out)))
+    raise typer.Exit(int(bool(left_out)))
 
 
 @contextmanager

@@ -69,6 +69,18 @@ def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
         return cell.trained() if job.cell.draw is None else cell.drawn(previous)
 
 
+def why_not_shared(job: Job, team: Team) -> str | None:
+    """Why a team cannot train this together; None if it can."""
+    cell = _Cell(job, lambda progress: None)
+    if not isinstance(cell.model, Trains):
+        return None
+    try:
+        team.check(cell.model, cell.model.training_config.batch_size, job.cell.budget, cell.model.coupled)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def train_job(job: Job, send: Send, team: Team) -> None:
     """Train only, as one of a team of processes that all do this; the checkpoint is left for `run_job` to measure.
 
