@@ -42,6 +42,7 @@ from baselines.config import nearest
 from baselines.errors import UserError
 from baselines.given import Given, Requests
 from baselines.noise import Noise
+from baselines.sharing import Share
 from baselines.types import Conditions, Draw, ImageShape, Task
 
 __all__ = [
@@ -107,6 +108,16 @@ class Batch:
     given: Given | None = None  # of a conditional task; of a translation without pairs its rows are other images'
     masks: Tensor | None = None  # (B, 1, H, W) bool, where the key patches were cut out; known in training alone
 
+    def part(self, share: Share) -> Batch:
+        """The rows of one rank of several that train together."""
+        if share.size == 1:
+            return self
+        index = torch.arange(share.rank * share.rows, (share.rank + 1) * share.rows, device=self.images.device)
+        rows = (None if t is None else t[index] for t in (self.images, self.labels, self.attributes, self.masks))
+        images, labels, attributes, masks = rows
+        assert images is not None
+        return Batch(images, labels, attributes, None if self.given is None else self.given.take(index), masks)
+
 
 @dataclass(frozen=True)
 class Context:
@@ -116,18 +127,26 @@ class Context:
     fraction: float  # of the budget done, in [0, 1]
     generator: torch.Generator
     device: torch.device
+    share: Share = Share()  # which of the batch's images this process has
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers on the training device."""
-        return torch.randn(*shape, generator=self.generator).to(self.device)
+        """Standard normal numbers on the training device; the images come first in `shape`, as below."""
+        return self._own(torch.randn(self.share.whole(shape), generator=self.generator), shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1) on the training device."""
-        return torch.rand(*shape, generator=self.generator).to(self.device)
+        return self._own(torch.rand(self.share.whole(shape), generator=self.generator), shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Uniform integers 0 .. high - 1 on the training device."""
-        return torch.randint(high, shape, generator=self.generator).to(self.device)
+        return self._own(torch.randint(high, self.share.whole(shape), generator=self.generator), shape)
+
+    def strata(self, n: int) -> Tensor:
+        """Uniform numbers (n,), one in each of n equal parts of [0, 1), rising."""
+        return self.share.strata(n, self.uniform)
+
+    def _own(self, whole: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return (whole if not shape else self.share.part(whole, shape[0])).to(self.device)
 
 
 @dataclass(frozen=True)
@@ -240,6 +259,9 @@ class Trains(ABC):
     averaged: ClassVar[tuple[str, ...]] = ()  # submodules that EMA follows, and that sampling then uses
     selection: ClassVar[str | None] = None
     """The likelihood by which the best checkpoint is chosen on the validation split; None: the last one."""
+
+    coupled: ClassVar[str] = ""
+    """What makes its losses more than means over the images of a batch, so that processes cannot share one."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:

@@ -18,6 +18,16 @@ def derive_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed torch's own generators, which dropout draws from, where they are used.
+
+    `torch.manual_seed` notes a whole traceback for devices that are not yet begun.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
 @dataclass(frozen=True)
 class Noise:
     """Per-image random numbers for images `first`, `first + 1`, ...

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from baselines.contract import OptimiserConfig
 from baselines.errors import UserError
@@ -47,3 +48,13 @@ def learning_rate(config: OptimiserConfig, fraction: float) -> float:
     if config.decay == "cosine":
         return config.lr * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * (1 - left))))
     raise UserError(f"decay: expected constant, linear or cosine, got {config.decay!r}")
+
+
+def averaged_module(module: nn.Module, decay: float) -> AveragedModel:
+    """The exponential average of a module's weights, of a decay that warms up as (1 + step) / (10 + step)."""
+
+    def average(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(means, values, weight)
+
+    return AveragedModel(module, multi_avg_fn=average)  # type: ignore[arg-type]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from baselines import checkpoint
 from baselines.batches import Batches
@@ -25,7 +24,6 @@ from baselines.contract import (
     Fits,
     FitsExPost,
     GenerativeModel,
-    Losses,
     Model,
     Noise,
     Phase,
@@ -34,9 +32,10 @@ from baselines.contract import (
 from baselines.data.dataset import Dataset
 from baselines.data.likelihood import bits_per_dim, split_nats, subset
 from baselines.errors import DivergedError, UserError
-from baselines.noise import derive_seed
-from baselines.optimisers import learning_rate, make_optimiser
+from baselines.noise import derive_seed, seed_dropout
+from baselines.optimisers import averaged_module, learning_rate, make_optimiser
 from baselines.parameters import others, phase_parameters, without_gradients
+from baselines.sharing import ALONE, Team
 from baselines.snapshots import Snapshots, in_order
 from baselines.types import Budget, Conditions, ImageShape, Progress, Task
 
@@ -55,6 +54,7 @@ class TrainState:
     iterating_seconds: float = 0.0  # of that, in iterations
     iterating_cpu_seconds: float = 0.0
     resumed: int = 0
+    processes: int = 1  # that trained it together, at most
     best: float | None = None  # validation bits/dim of the selected checkpoint
     best_images: int | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -98,9 +98,12 @@ class Trainer:
         device: str = "cpu",
         checkpoint_every_s: float = 5.0,
         task: Task = "unconditional",
+        team: Team = ALONE,
     ) -> None:
         if not isinstance(model, Trains):
             raise UserError(f"{type(model).__name__}: expected a model that is Trains or Fits")
+        team.check(model, model.training_config.batch_size, budget, model.coupled)
+        self.team = team
         self.model, self.trains, self.dataset = model.to(device), model, dataset
         self.seed, self.budget, self.folder = seed, budget, folder
         self.progress, self.device = progress, torch.device(device)
@@ -113,7 +116,7 @@ class Trainer:
             for phase in self.phases
         }
         averaged = {name: model.get_submodule(name) for name in model.averaged if self.config.ema_decay > 0}
-        self.averages = {n: _average(m, self.config.ema_decay) for n, m in averaged.items() if [*m.parameters()]}
+        self.averages = {n: averaged_module(m, self.config.ema_decay) for n, m in averaged.items() if [*m.parameters()]}
         self.state = TrainState()
         self.best_weights: dict[str, Tensor] = {}
         validation = dataset.val.images
@@ -150,7 +153,8 @@ class Trainer:
                 self._save_state()
                 saved = time.perf_counter()
                 self.checkpoint_every_s = max(self.checkpoint_every_s, 20 * (saved - began_save))
-        self._finish()
+        if self.team.rank == 0:
+            self._finish()
         return self.state
 
     # One iteration
@@ -170,25 +174,28 @@ class Trainer:
 
     def _update(self, phase: Phase, batch: Batch, fraction: float, repeat: int) -> None:
         seed = derive_seed(self.seed, self.state.step, phase.name, repeat)
-        _seed(seed, self.device)  # dropout has no generator of its own
+        seed_dropout(seed, self.device)
         generator = torch.Generator().manual_seed(seed)
         optimiser, parameters = self.optimisers[phase.name], self.parameters[phase.name]
-        with without_gradients(self.others[phase.name]):
-            losses = phase.loss(batch, Context(self.state.step, fraction, generator, self.device))
-            self._note(phase, losses)
+        share = self.team.share(self.config.batch_size, self.state.step)
+        with without_gradients(self.others[phase.name]), share.dropping():
+            context = Context(self.state.step, fraction, generator, self.device, share)
+            losses = phase.loss(batch.part(share), context)
             optimiser.zero_grad(set_to_none=True)
             losses.total.backward()  # type: ignore[no-untyped-call]
+        values = {name: v.detach().clone() for name, v in {"loss": losses.total, **losses.parts}.items()}
+        self.team.average([*values.values(), *(p.grad for p in parameters if p.grad is not None)])
+        self._note(phase, values)
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(phase.optimiser, fraction)
         optimiser.step()
 
-    def _note(self, phase: Phase, losses: Losses) -> None:
-        for part, value in {"loss": losses.total, **losses.parts}.items():
+    def _note(self, phase: Phase, values: dict[str, Tensor]) -> None:
+        for part, value in values.items():
             name = f"{phase.name}/{part}"
-            value = value.detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
             self.counts[name] = self.counts.get(name, 0) + 1
         every = 1 if self.device.type == "cpu" else _CUDA_CHECK_STEPS
         if self.state.step % every == 0 and not math.isfinite(float(self.sums[f"{phase.name}/loss"])):
@@ -207,11 +214,12 @@ class Trainer:
         after = min(self._fraction(), 1.0)
         total = self.budget.images or round(self.state.images / max(after, 1e-9))
         self.progress("training", min(self.state.images, total), total)
-        if _crossed(before, after, self.config.snapshots):
+        if _crossed(before, after, self.config.snapshots) and self.team.rank == 0:
             with self._evaluated():
                 self.snapshots.take(self.model, self.state.images, self.device)
         crossed = _crossed(before, after, _CURVE_POINTS)
         validate = self.trains.selection is not None and _crossed(before, after, self.config.validations)
+        validate = validate and self.team.rank == 0
         if not (crossed or validate):
             return
         row = {"images": float(self.state.images), "seconds": self.state.seconds}
@@ -286,6 +294,8 @@ class Trainer:
     # The state on disk
 
     def _save_state(self) -> None:
+        if self.team.rank > 0:
+            return
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in self.best_weights.items()}
         tensors |= {f"sum/{name}": tensor for name, tensor in self.sums.items()}
@@ -298,7 +308,8 @@ class Trainer:
         checkpoint.save(self.folder, "state", tensors, {"state": self.state.__dict__, "counts": self.counts})
 
     def _resume(self) -> None:
-        found = checkpoint.load(self.folder, "state")
+        found = self.team.told(checkpoint.load(self.folder, "state") if self.team.rank == 0 else None)
+        self.state.processes = self.team.size
         if found is None:
             return
         tensors, meta = found
@@ -316,21 +327,7 @@ class Trainer:
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         self.state = TrainState(**meta["state"])
         self.state.resumed += 1
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed the generators that are used here; `torch.manual_seed` notes a whole traceback for devices not yet begun."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
-
-
-def _average(module: nn.Module, decay: float) -> AveragedModel:
-    def average(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        weight = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(means, values, weight)
-
-    return AveragedModel(module, multi_avg_fn=average)  # type: ignore[arg-type]
+        self.state.processes = max(self.state.processes, self.team.size)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,13 @@ import pandas as pd
 from rich.console import Console
 
 from baselines.errors import UserError
+from baselines.sharing import ALONE
 from baselines.types import Budget
 from bench import matrix as matrices
 from bench import provenance, store
 from bench.device import usable_device
+from bench.executors.cluster import Cluster
+from bench.executors.executor import Executor, Local
 from bench.job import Job, Setup
 from bench.left_out import available, fitting
 from bench.plan import (
@@ -27,6 +31,8 @@ from bench.plan import (
     what_is_left,
 )
 from bench.runner import Summary, run_matrix
+from bench.team import Joined
+from bench.training import train_matrix
 
 DEFAULT_MATRIX = "quick"
 
@@ -47,6 +53,8 @@ class Options:
     weights: Path | None = None
     extractor: str | None = None
     jobs: int | None = None
+    executor: str = "local"
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,6 @@ class _Prepared:
     selected: list[matrices.Wanted]
     teachers: list[matrices.Wanted]  # the matrix as it is selected from, all models of it
     setup: Setup
-    slots: int
     missing: Mapping[str, str]  # data sets of the matrix that are not on this machine, and why
     unfit: Mapping[str, str]  # models on data sets of another task, and how these differ
 
@@ -76,6 +83,8 @@ def run(
     weights: Path | str | None = None,
     extractor: str | None = None,
     jobs: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
 ) -> pd.DataFrame:
     """Run a matrix, keep its records, and return every measurement in its results folder, one a row.
 
@@ -95,6 +104,8 @@ def run(
         weights: Inception weights, for FID.
         extractor: instead of the data set's own, such as "inception" or "pixels8x8".
         jobs: trainings at a time, one thread each; by default one for each usable core, one on a GPU.
+        executor: local (processes of this machine) or ray (the nodes of a Ray cluster).
+        address: of the Ray cluster's head, host:port, or "auto", the default.
 
     Raises:
         UserError: for bad input, with what was expected, what was got and what to do.
@@ -113,6 +124,8 @@ def run(
             _path("weights", weights),
             extractor,
             jobs,
+            executor,
+            address,
         ),
         Console(stderr=True),
     )
@@ -142,21 +155,41 @@ def execute(options: Options, console: Console) -> Summary:
     Raises:
         UserError: for bad input.
     """
-    ready = _prepare(options)
-    tell_missing(ready.missing, console)
-    tell_missing(ready.unfit, console)
-    summary = run_matrix(
-        ready.name,
-        ready.title,
-        ready.everything,
-        ready.selected,
-        ready.setup,
-        ready.slots,
-        console,
-        ready.missing,
-        ready.teachers,
-    )
+    with _opened(options) as (executor, device):
+        ready = _prepare(options, device, executor.side_by_side)
+        tell_missing(ready.missing, console)
+        tell_missing(ready.unfit, console)
+        if isinstance(executor, Cluster):
+            console.print(executor.about(), markup=False, soft_wrap=True)
+        summary = run_matrix(
+            ready.name,
+            ready.title,
+            ready.everything,
+            ready.selected,
+            ready.setup,
+            executor,
+            console,
+            ready.missing,
+            ready.teachers,
+        )
     return replace(summary, missing=ready.missing)
+
+
+def train(options: Options, console: Console, together: bool) -> int:
+    """Train what has no checkpoint, and measure nothing; gives how many trainings were left out.
+
+    together: whether this process is one of several of a torchrun, which share each training; some models cannot.
+
+    Raises:
+        UserError: for bad input.
+    """
+    device = usable_device(options.device)
+    with Joined(device) if together else nullcontext(ALONE) as team:
+        ready = _prepare(options, device, 1)
+        if team.rank == 0:
+            tell_missing(ready.missing, console)
+            tell_missing(ready.unfit, console)
+        return train_matrix(ready.selected, ready.teachers, ready.setup, team, console)
 
 
 def tell_missing(missing: Mapping[str, str], console: Console) -> None:
@@ -176,7 +209,8 @@ def dry_run(options: Options) -> list[dict[str, str]]:
     Raises:
         UserError: for bad input.
     """
-    ready = _prepare(options)
+    with _opened(options) as (executor, device):
+        ready = _prepare(options, device, executor.side_by_side)
     trainings = plan(ready.selected, ready.setup, ready.teachers)
     folder = ready.setup.results
     records = {r.key: r for r in store.load(folder).records} if folder.is_dir() else {}
@@ -207,14 +241,27 @@ def dry_run(options: Options) -> list[dict[str, str]]:
     ]
 
 
-def _prepare(options: Options) -> _Prepared:
+@contextmanager
+def _opened(options: Options) -> Iterator[tuple[Executor, str]]:
+    """Where the cells are to run, and on what kind of device."""
+    if options.executor not in ("local", "ray"):
+        raise UserError(f"--executor: expected local or ray, got {options.executor!r}")
+    if options.executor == "ray":
+        with Cluster(options.address or "auto", options.device, options.jobs) as cluster:
+            yield cluster, cluster.device
+        return
+    if options.address is not None:
+        raise UserError("--address: only --executor ray has one")
+    device = usable_device(options.device)
+    yield Local(options.jobs or (1 if device == "cuda" else provenance.cores())), device
+
+
+def _prepare(options: Options, device: str, side_by_side: int) -> _Prepared:
     forget_opened()
     name, content = matrices.load(options.matrix)
     selected = matrices.expand(
         content, options.models, options.datasets, options.seeds, options.budget, options.overrides
     )
-    device = usable_device(options.device)
-    slots = options.jobs or (1 if device == "cuda" else provenance.cores())
     measure = content.measure
     setup = Setup(
         results=results_folder(options),
@@ -230,7 +277,7 @@ def _prepare(options: Options) -> _Prepared:
         threads=measure.threads,
         latency_s=measure.latency_s,
         timed_seeds=measure.timed_seeds,
-        side_by_side=slots,
+        side_by_side=side_by_side,
         time_limit_s=content.time_limit_s,
     )
     everything, missing = matrices.expand(content), dict[str, str]()
@@ -240,4 +287,4 @@ def _prepare(options: Options) -> _Prepared:
         everything = [item for item in everything if item.dataset not in missing]
     selected, unfit = fitting(selected, setup)
     teachers = matrices.expand(content, (), options.datasets, options.seeds, options.budget)
-    return _Prepared(name, content.title, everything, selected, teachers, setup, slots, missing, unfit)
+    return _Prepared(name, content.title, everything, selected, teachers, setup, missing, unfit)

@@ -1,4 +1,4 @@
-"""The command line: trilemma run | evaluate | report | list | show."""
+"""The command line: trilemma run | train | evaluate | report | list | show."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ Examples:
     trilemma run quick --set ddpm.blocks=2 --set vae.training.batch_size=128
 
     trilemma run my_matrix.toml --dry-run           # what would be done
+
+    trilemma run digits --executor ray --address head:6379   # on the nodes of a Ray cluster
 """
 
 
@@ -85,6 +87,8 @@ def run(
         Path | None, typer.Option(help="Weights of the extractor's network, such as Inception's.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; one a core by default.")] = None,
+    executor: Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the cluster's head, host:port; auto by default.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
 ) -> None:
     """Train and measure the cells of a matrix."""
@@ -107,6 +111,8 @@ def run(
         weights,
         extractor,
         jobs,
+        executor,
+        address,
     )
     if dry_run:
         _print_plan(api.dry_run(options), console)
@@ -122,6 +128,46 @@ def run(
         _tell_failed(summary.failed, console)
     if summary.failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    matrix: Annotated[str, typer.Argument(help="A shipped matrix or a TOML file.")] = "quick",
+    model: Annotated[list[str] | None, typer.Option(help="Only this model: name, dotted module or .py file.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Instead of the matrix's data sets.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Instead of the matrix's seeds.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Training images (400000, 400k).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="model.key=value, the value as in TOML.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder of the records; results/MATRIX by default.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; TRILEMMA_DATA by default.")] = None,
+) -> None:
+    """Train the models of a matrix without measuring them; under torchrun, each by all of its processes together.
+
+    `trilemma run` with the same options then finds them trained.
+
+    Example:
+
+        torchrun --nproc-per-node 2 -m bench train mnist --model ddpm
+    """
+    from bench import api
+
+    sys.path.insert(0, str(Path.cwd()))
+    parsed, named = None if budget is None else Budget.parse(budget), model or []
+    overrides = _overrides(set_ or [], named)
+    options = api.Options(
+        matrix, named, dataset or (), seed or (), parsed, device, overrides, results=results, data_dir=data_dir
+    )
+    with _stoppable():
+        left_out = api.train(options, Console(), together=context.obj is True)
+    if left_out:
+        print(f"{left_out} trainings were left out: `trilemma run` does each by one process", file=sys.stderr)
+    if context.obj is True:
+        from bench.team import Joined
+
+        Joined.leave(int(bool(left_out)))
+    raise typer.Exit(int(bool(left_out)))
 
 
 @contextmanager
@@ -269,8 +315,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        if not _is_a_rank():
-            app(standalone_mode=True)
+        if not _is_a_rank() or sys.argv[1:2] == ["train"]:  # whose ranks all read the command line
+            app(standalone_mode=True, obj=_is_a_rank() or None)
             return
         from bench.metrics.ranks import Ranks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.record import Cell
@@ -28,6 +28,12 @@ class Setup:
     timed_seeds: int | None = None
     side_by_side: int = 1  # trainings at a time
     time_limit_s: float = 3600.0
+
+
+def with_absolute_paths(setup: Setup) -> Setup:
+    """The same run, as a process in another working directory has to be told of it."""
+    data_dir, weights = (None if path is None else path.absolute() for path in (setup.data_dir, setup.weights))
+    return replace(setup, results=setup.results.absolute(), data_dir=data_dir, weights=weights)
 
 
 @dataclass(frozen=True)

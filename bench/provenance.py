@@ -82,11 +82,11 @@ def _same_sources(top: Path) -> bool:
     here = Path(__file__).parent.parent
     if top.resolve() == here.resolve():
         return True
-    ours, theirs = (_sources(root) for root in (here, top))
+    ours, theirs = (sources(root) for root in (here, top))
     return ours == theirs
 
 
-def _sources(root: Path) -> dict[str, bytes]:
+def sources(root: Path) -> dict[str, bytes]:
     found = (path for package in ("bench", "baselines") for path in (root / package).rglob("*.py"))
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
 

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from baselines.errors import UserError
 from bench import provenance, store
-from bench.executors.local import Outcome, run_jobs
+from bench.executors.executor import Executor
+from bench.executors.local import Outcome
 from bench.job import Job, Setup
 from bench.matrix import Wanted
 from bench.plan import Todo, Training, families_table, lacks_files, plan, stale_jobs, what_is_left
 from bench.progress import Display, duration
 from bench.record import Record
 from bench.teachers import waves
-from bench.worker import run_job
 
 STALE = "code, config, data or measuring options changed"
 
@@ -42,7 +42,7 @@ def run_matrix(
     everything: Sequence[Wanted],
     selected: Sequence[Wanted],
     setup: Setup,
-    slots: int,
+    executor: Executor,
     console: Console,
     missing: Collection[str] = (),
     teachers: Sequence[Wanted] = (),
@@ -55,7 +55,7 @@ def run_matrix(
         everything: what the whole matrix wants; its records belong to the report even if not selected now.
         selected: what this run is asked for.
         setup: device, folders and measuring options.
-        slots: trainings at a time, one thread each. Draws are measured one after another, alone.
+        executor: where cells run, some at a time with one thread each. Draws are measured alone on their machine.
         console: where progress goes.
         missing: data sets of the matrix that are not on this machine; their earlier records stay in the report.
         teachers: where teachers are looked for that `selected` does not name.
@@ -63,7 +63,7 @@ def run_matrix(
     Raises:
         UserError: for bad input, a results folder in use, or one that cannot be written.
     """
-    with _locked(setup.results):
+    with locked(setup.results):
         trainings = plan(selected, setup, teachers)
         loaded = store.load(setup.results)
         for problem in loaded.problems:
@@ -74,7 +74,7 @@ def run_matrix(
             console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
         _announce(todo, records, console)
         _write_run(name, title, trainings, everything, selected, setup, records, missing)
-        done, failed = _execute(todo, records, slots, console)
+        done, failed = _execute(todo, records, executor, console)
         return Summary(setup.results, len(todo.cached), done, tuple(failed))
 
 
@@ -89,7 +89,9 @@ def _announce(todo: Todo, records: Mapping[str, Record], console: Console) -> No
     console.print(text + (f", {lacking} of them with files missing" if lacking else ""))
 
 
-def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Console) -> tuple[int, list[Record]]:
+def _execute(
+    todo: Todo, records: Mapping[str, Record], executor: Executor, console: Console
+) -> tuple[int, list[Record]]:
     done, failed = 0, dict[str, Record]()
     with Display(console, len(todo.trainings) + len(todo.draws)) as display:
         for wave in waves(todo.trainings):
@@ -98,7 +100,7 @@ def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Con
                 if job.teacher is not None and job not in able:
                     why = failed[job.teacher.train_key]
                     failed[job.train_key] = _without(job, f"its teacher {why.cell.label()}", why, display)
-            for record in _run(able, slots, records, display):
+            for record in _run(able, executor, False, records, display):
                 done += record.status == "ok"
                 if record.status != "ok":
                     failed[record.train_key] = record
@@ -108,7 +110,7 @@ def _execute(todo: Todo, records: Mapping[str, Record], slots: int, console: Con
                 failed[job.key] = _without(job, "its training", failed[job.train_key], display)
         for timed in (False, True):
             now = [job for job in ready if job.timed == timed]
-            for record in _run(now, 1 if timed else slots, records, display):
+            for record in _run(now, executor, timed, records, display):
                 done += record.status == "ok"
                 if record.status != "ok":
                     failed[record.key] = record
@@ -124,8 +126,10 @@ def _without(job: Job, what: str, why: Record, display: Display) -> Record:
     return record
 
 
-def _run(jobs: Sequence[Job], slots: int, records: Mapping[str, Record], display: Display) -> Iterator[Record]:
-    """Run jobs side by side and write each one's record as soon as it ends."""
+def _run(
+    jobs: Sequence[Job], executor: Executor, alone: bool, records: Mapping[str, Record], display: Display
+) -> Iterator[Record]:
+    """Run jobs side by side, or each alone on its machine, and write each one's record as soon as it ends."""
 
     def on_progress(job: Job, progress: tuple[str, int, int]) -> None:
         display.progress(job.label, *progress)
@@ -133,8 +137,8 @@ def _run(jobs: Sequence[Job], slots: int, records: Mapping[str, Record], display
     if not jobs:
         return
     pairs = [(job, records.get(job.key)) for job in jobs]
-    outcomes = run_jobs(
-        pairs, run_job, slots, jobs[0].setup.time_limit_s, lambda pair, progress: on_progress(pair[0], progress)
+    outcomes = executor.run(
+        pairs, alone, jobs[0].setup.time_limit_s, lambda pair, progress: on_progress(pair[0], progress)
     )
     for outcome in outcomes:
         job = outcome.job[0]
@@ -210,7 +214,7 @@ def _is_extra(record: Record, trainings: Sequence[Training], missing: Collection
 
 
 @contextmanager
-def _locked(results: Path) -> Iterator[None]:
+def locked(results: Path) -> Iterator[None]:
     """Hold the results folder, so that two runs never train the same cell twice.
 
     Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from baselines import checkpoint, registry, snapshots, trainer
-from baselines.config import build_config, config_values
+from baselines.config import build_config
 from baselines.contract import (
     Distils,
     Fits,
@@ -30,6 +30,7 @@ from baselines.contract import (
 from baselines.errors import DivergedError, UserError
 from baselines.given import Requests
 from baselines.noise import derive_seed
+from baselines.sharing import ALONE, Team
 from baselines.types import Progress
 from bench import provenance
 from bench.artifacts import is_whole, load_images, save_images, save_json, save_strip
@@ -42,6 +43,7 @@ from bench.measure.density import likelihood_speed
 from bench.measure.draw import draw_untimed, measure_draw
 from bench.measure.memory import keep_freed_memory
 from bench.measure.result import Measured, merge
+from bench.measure.training import training_cost
 from bench.measure.workload import Workload
 from bench.metrics.base import Subject
 from bench.metrics.feature_cache import FeatureCache
@@ -67,6 +69,29 @@ def run_job(pair: tuple[Job, Record | None], send: Send) -> Record:
         return cell.trained() if job.cell.draw is None else cell.drawn(previous)
 
 
+def why_not_shared(job: Job, team: Team) -> str | None:
+    """Why a team cannot train this together; None if it can."""
+    cell = _Cell(job, lambda progress: None)
+    if not isinstance(cell.model, Trains):
+        return None
+    try:
+        team.check(cell.model, cell.model.training_config.batch_size, job.cell.budget, cell.model.coupled)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def train_job(job: Job, send: Send, team: Team) -> None:
+    """Train only, as one of a team of processes that all do this; the checkpoint is left for `run_job` to measure.
+
+    Raises:
+        DivergedError, UserError and whatever a model raises.
+    """
+    keep_freed_memory()
+    with _threads(1):
+        _Cell(job, send, team).train()
+
+
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
     """Let torch and BLAS use so many threads; small matrices want one, or threads wait longer than they work."""
@@ -83,6 +108,7 @@ def _threads(count: int) -> Iterator[None]:
 class _Cell:
     job: Job
     send: Send
+    team: Team = ALONE
 
     def __post_init__(self) -> None:
         setup, cell = self.job.setup, self.job.cell
@@ -104,10 +130,10 @@ class _Cell:
 
     def trained(self) -> Record:
         """Train or fit unless the checkpoint is there, then measure what belongs to the training."""
-        state = self._load() or self._train()
+        state = self._load() or self.train()
         self.model.to(self.job.setup.device).eval()
         subject = self._subject(None)
-        found = merge([_training(self.model, state, self.job), parameters(self.model)])
+        found = merge([training_cost(self.model, state, self.job), parameters(self.model)])
         measured, skipped = measure_families("train", subject, self.job.setup.metrics)
         curve = {"rows": state["curve"]} if state["curve"] else {}
         contents = {"curve": curve, "likelihood_curves": subject.likelihood_curves, "maps": subject.maps}
@@ -136,7 +162,8 @@ class _Cell:
         state: dict[str, Any] = meta["state"]
         return state
 
-    def _train(self) -> dict[str, Any]:
+    def train(self) -> dict[str, Any]:
+        """Train or fit, and keep the checkpoint; gives the training's state."""
         cell, folder, device = self.job.cell, self.job.checkpoint_folder, self.job.setup.device
         if isinstance(self.model, Pretrained):
             state = trainer.TrainState()
@@ -145,12 +172,16 @@ class _Cell:
         else:
             if isinstance(self.model, Distils):
                 self.model.learn_from(self._teacher())
+            where = folder, self.progress, device
             run = trainer.Trainer(
-                self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device, task=self.task
+                self.model, self.dataset, cell.seed, cell.budget, *where, task=self.task, team=self.team
             )
             state = run.run()
-            snapshots.save(folder, run.snapshots.taken)
+            if self.team.rank == 0:
+                snapshots.save(folder, run.snapshots.taken)
         plain = dict(state.__dict__)
+        if self.team.rank > 0:
+            return plain
         about = {"model": cell.model, "dataset": cell.dataset, "seed": cell.seed, "config": dict(cell.config)}
         checkpoint.save(folder, "model", self.model.state_dict(), {"state": plain, **about})
         checkpoint.remove(folder, "state")
@@ -304,38 +335,3 @@ def _state_of(model: GenerativeModel, job: Job) -> dict[str, Any]:
     if draw is not None:
         state["clip"] = draw.clip
     return state
-
-
-def _training(model: GenerativeModel, state: dict[str, Any], job: Job) -> Measured:
-    """What the training cost, as the trainer noted it."""
-    if isinstance(model, Pretrained):
-        metrics = "training_s", "training_cpu_s", "training_images_per_s", "training_images_per_cpu_s"
-        return Measured(skipped=dict.fromkeys(metrics, "pretrained: not trained here"))
-    protocol = {
-        "device": provenance.cpu_model() if job.setup.device == "cpu" else torch.cuda.get_device_name(),
-        "threads": 1,
-        "torch": torch.__version__,
-        "side_by_side": job.setup.side_by_side,
-        "budget": config_values(job.cell.budget),
-        "version": 2,
-    }
-    note = "fitted in closed form" if isinstance(model, Fits) else f"up to {job.setup.side_by_side} trainings at a time"
-    if job.teacher is not None:
-        note += f"; without the training of its teacher {job.teacher.cell.label()}"
-    if not job.cell.budget.reproducible:
-        note += "; budget in seconds: not reproducible"
-    first = Measurement("training_s", state["seconds"], "s", "lower", 1, "train", protocol=protocol, note=note)
-
-    def rate(metric: str, seconds: float, unit: str) -> Measurement:
-        images, alone = state["images"], f"{note}; iterations alone, without validation and checkpoints"
-        value = images / max(seconds, 1e-9)
-        return replace(first, metric=metric, value=value, unit=unit, better="higher", n=images, note=alone)
-
-    return Measured(
-        (
-            first,
-            replace(first, metric="training_cpu_s", value=state["cpu_seconds"]),
-            rate("training_images_per_s", state["iterating_seconds"], "images/s"),
-            rate("training_images_per_cpu_s", state["iterating_cpu_seconds"], "images/CPU s"),
-        )
-    )

@@ -132,7 +132,7 @@ class GatedPixelCnn(Autoregressive):
             raise UserError("gated_pixelcnn: conditional: expected a data set with labels, got one without")
         given = Given(batch.labels)
         loss = self.dimension_nats(batch.images, given).mean()
-        self.counts += torch.bincount(batch.labels, minlength=self.config.classes)
+        self.counts += torch.bincount(context.share.every(batch.labels), minlength=self.config.classes)
         return Losses(loss)
 
     # Sampling

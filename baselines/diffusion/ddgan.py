@@ -82,6 +82,7 @@ class Ddgan(GenerativeModel, Trains):
     """A generator that undoes each of T steps at once, and the discriminator it learns from."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
+    coupled = "its discriminator sees the deviation over the batch"
     network: ClassVar[str | None] = "generator"
 
     forward_weights: Tensor  # (T, 3): sqrt(abar_{t-1}), sqrt(1 - abar_{t-1}), beta_t
@@ -141,7 +142,7 @@ class Ddgan(GenerativeModel, Trains):
         """x_{t-1} ~ q(. | x_0), x_t ~ q(. | x_{t-1}) and t (B,) int64 in 0 .. T - 1, stratified; x_{-1} is the data."""
         x_0 = to_signed(batch.images, self.shape.levels)
         n, total = len(x_0), self.config.timesteps
-        place = (torch.arange(n, device=x_0.device) + context.uniform(n)) / n
+        place = context.strata(n)
         t = (place * total).long().clamp(max=total - 1)
         signal, spread, beta = _rows(self.forward_weights, t)
         before = signal * x_0 + spread * context.normal(*x_0.shape)

@@ -99,7 +99,7 @@ class FlowMatching(GenerativeModel, Trains):
 
     def draw_times(self, n: int, context: Context) -> Tensor:
         """n times (n,) in [0, 1], one in each of n parts of equal probability."""
-        place = (torch.arange(n, device=context.device) + context.uniform(n)) / n
+        place = context.strata(n)
         if self.config.times == "uniform":
             return place
         return torch.sigmoid(self.config.times_mean + self.config.times_std * torch.special.ndtri(place))

@@ -102,7 +102,7 @@ class ImprovedDdpm(ReverseVariance):
         vlb = total * bits
         losses = simple + self.config.vlb_weight * vlb if hybrid else vlb
         if self.history is not None:
-            self.history.note(t, losses)
+            self.history.note(context.share.every(t), context.share.every(losses))
         parts = {"simple": (weights * simple).mean(), "vlb": (weights * vlb).mean()}
         return Losses((weights * losses).mean(), parts)
 

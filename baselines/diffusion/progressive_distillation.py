@@ -192,7 +192,7 @@ class ProgressiveDistillation(GenerativeModel, Distils):
         steps = self._enter(max(int(self.round), min(int(context.fraction * rounds), rounds - 1)))
         x_0 = to_signed(batch.images, self.shape.levels)
         grid = Grid(self.denoiser(steps), steps, x_0.device)
-        place = (torch.arange(len(x_0), device=x_0.device) + context.uniform(len(x_0))) / len(x_0)
+        place = context.strata(len(x_0))
         step = (place * steps).long().clamp(max=steps - 1) + 1
         x_t = grid.diffuse(x_0, context.normal(*x_0.shape), 2 * step)
         self.students.networks[str(2 * steps)].eval()  # its dropout would make the target random

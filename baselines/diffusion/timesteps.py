@@ -13,7 +13,7 @@ _UNIFORM = 0.001  # share of the draws that keep every timestep in reach
 
 def stratified_timesteps(n: int, total: int, context: Context) -> Tensor:
     """n timesteps of 0 .. total - 1, int64, one in each of n equal parts of the chain."""
-    return (_places(n, context) * total).long().clamp(max=total - 1)
+    return (context.strata(n) * total).long().clamp(max=total - 1)
 
 
 def draw_timesteps(n: int, total: int, context: Context, history: LossHistory | None) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ class LossHistory(nn.Module):
         """n rising timesteps, int64 (n,), and the weights 1 / (T p_t) that keep a mean of losses unbiased, (n,)."""
         p = self.probabilities()
         ends = p.cumsum(0)
-        t = torch.searchsorted(ends / ends[-1], _places(n, context).double(), right=True).clamp(max=len(p) - 1)
+        t = torch.searchsorted(ends / ends[-1], context.strata(n).double(), right=True).clamp(max=len(p) - 1)
         return t, (1 / (len(p) * p[t])).float()
 
     @torch.no_grad()
@@ -63,7 +63,3 @@ class LossHistory(nn.Module):
         latest = rank >= times - _HISTORY  # no place is written to twice
         self.losses[t[latest], (self.counts[t] + rank)[latest] % _HISTORY] = losses.detach().float()[latest]
         self.counts.index_add_(0, t, torch.ones_like(t))
-
-
-def _places(n: int, context: Context) -> Tensor:
-    return (torch.arange(n, device=context.device) + context.uniform(n)) / n

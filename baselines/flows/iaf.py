@@ -42,6 +42,8 @@ class Config:
 class Iaf(LogitFlow):
     """Conditions on the noise: samples in one pass, density dimension by dimension."""
 
+    coupled = "its dropout is drawn unit by unit for all images of the batch"
+
     def __init__(self, shape: ImageShape, config: Config) -> None:
         super().__init__(shape, config, autoregressive_chain(InverseAutoregressive, shape, config))
 

@@ -119,6 +119,7 @@ class CycleGan(GenerativeModel, Trains, Translates, IllustratesRequests):
     """G (`to_target`) and F (`to_source`), a discriminator and a pool of each domain; images inside are in [-1, 1]."""
 
     averaged: ClassVar[tuple[str, ...]] = ("to_target", "to_source")
+    coupled = "its pools take one translation after another"
     network: ClassVar[str | None] = "to_target"
 
     def __init__(self, shape: ImageShape, config: Config, conditions: Conditions) -> None:

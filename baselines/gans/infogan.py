@@ -86,6 +86,7 @@ class Infogan(GenerativeModel, Trains, InfersCodes, Illustrates):
     """A generator of tanh images from noise and codes; a trunk with two heads, `critic` for D and `inference` for Q."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator", "trunk", "inference")
+    coupled = "batch norm takes the statistics of the whole batch"
     network: ClassVar[str | None] = "generator"
 
     def __init__(self, shape: ImageShape, config: Config) -> None:

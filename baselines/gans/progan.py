@@ -88,6 +88,7 @@ class Progan(GenerativeModel, Trains, HasLatent, HasResolutions, Illustrates):
     """A generator and a discriminator that grow, and the generator's weights as each stage left them."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
+    coupled = "its discriminator sees the deviation over the batch"
     network: ClassVar[str | None] = "generator"
     remembered: Tensor
 

@@ -86,6 +86,7 @@ class PuzzleGan(GenerativeModel, Trains, PlacesParts, IllustratesRequests):
     """A generator of masks and tanh images from patches, and the discriminator of whole images."""
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
+    coupled = "its wrong pairs are an image and the patches of the batch's next one"
     network: ClassVar[str | None] = "generator"
 
     def __init__(self, shape: ImageShape, config: Config, conditions: Conditions) -> None:

@@ -90,6 +90,7 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
     """A text encoder, and a GAN of tanh images in [-1, 1] whose two networks are told what it makes of captions."""
 
     averaged: ClassVar[tuple[str, ...]] = ("encoder", "generator")
+    coupled = "its wrong captions are those of other images of the batch"
     network: ClassVar[str | None] = "generator"
 
     def __init__(self, shape: ImageShape, config: Config, conditions: Conditions) -> None:

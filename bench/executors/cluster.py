@@ -1,0 +1,345 @@
+"""Runs each job on some node of a Ray cluster, in a process of its own there, as often as it takes to lose no cell.
+
+Nodes share nothing with this machine but code and data sets: files come and go through Ray (`freight`), and this
+process alone writes into the results folder. A task whose node is lost is given to another one with the newest
+checkpoint that came home; what the lost one may still say is not heard, so two writers never meet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from baselines.errors import UserError
+from bench.executors import node
+from bench.executors.executor import OnProgress, Pair
+from bench.executors.freight import Unpacker, needed, pieces
+from bench.executors.local import Outcome
+from bench.executors.node import Order
+from bench.job import with_absolute_paths
+
+_ANSWER_S = 10.0  # within which an address has to answer
+_LOSSES = 5  # a cell that takes so many nodes with it is given up
+_GRACE_S = 60.0  # that a run waits for a node that could do its cells
+_AHEAD = 2  # tasks that wait at the cluster, so that it sees that more nodes would be of use
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A node of the cluster, as it offers itself."""
+
+    id: str
+    address: str
+    cpus: int
+    gpus: int
+    kind: str = ""  # its processor, once it was asked
+
+
+@dataclass
+class _Attempt:
+    pair: Pair
+    losses: int
+    unpacker: Unpacker
+    machine: str | None  # the node it was told to use
+
+
+class Cluster:
+    """A connection to a Ray cluster; to be entered before anything is planned, since it decides about the device."""
+
+    def __init__(self, address: str, device: str, jobs: int | None = None) -> None:
+        """address: host:port of the cluster's head, or auto. jobs: cells at a time; None: as many as it can do."""
+        self.address, self.wanted, self.jobs = address, device, jobs
+        self.device = "cpu"
+        self.ray: Any = None
+        self.kinds: dict[str, str] = {}  # what is known of nodes, by id
+
+    def __enter__(self) -> Cluster:
+        """Connect, and ask every node what it is.
+
+        Raises:
+            UserError: if Ray is not installed, nothing answers, a node has other code, or none has what is needed.
+        """
+        self.ray = connect(self.address)
+        try:
+            self.device = _device(self.wanted, self._machines(), self.address)
+            self._ask(self._machines())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ray.shutdown()
+
+    @property
+    def side_by_side(self) -> int:
+        """The most cells that one node does at a time."""
+        most = max((self._room(machine) for machine in self._machines()), default=1)
+        return max(1, most if self.jobs is None else min(most, self.jobs))
+
+    def about(self) -> str:
+        """What there is, in a line."""
+        able = [machine for machine in self._machines() if self._room(machine)]
+        cells = sum(map(self._room, able))
+        return f"Ray cluster {self.address}: {len(able)} nodes for {cells} cells at a time on {self.device}"
+
+    def run(
+        self, pairs: Sequence[Pair], alone: bool, time_limit_s: float, on_progress: OnProgress
+    ) -> Iterator[Outcome[Pair]]:
+        """Do every job and yield outcomes as they come; see `local.run_jobs`.
+
+        alone: whether a job needs a whole node for itself, since its speed is measured.
+
+        Raises:
+            UserError: if for a minute no node is there that could do them.
+        """
+        queue = deque((pair, 0) for pair in pairs)
+        running: dict[Any, _Attempt] = {}
+        seen = time.monotonic()  # when there last was a node
+        try:
+            while queue or running:
+                while queue and (place := self._place(running, alone)) is not None:
+                    pair, losses = queue.popleft()
+                    attempt = _Attempt(pair, losses, Unpacker(pair[0].setup.results), place.id if alone else None)
+                    running[self._start(attempt, place, alone, time_limit_s)] = attempt
+                seen = self._someone_there(seen)
+                for stream in self._ready(running):
+                    outcome = self._hear(stream, running[stream], on_progress)
+                    if outcome is None:
+                        continue
+                    attempt = running.pop(stream)
+                    attempt.unpacker.close()
+                    if isinstance(outcome, Outcome):
+                        yield outcome
+                    else:
+                        on_progress(attempt.pair, ("its node was lost, starting again", 0, 1))
+                        queue.appendleft((attempt.pair, attempt.losses + 1))
+        finally:
+            self._stop(running)
+
+    # One task
+
+    def _start(self, attempt: _Attempt, place: Machine, alone: bool, time_limit_s: float) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        job = attempt.pair[0]
+        cuda = self.device == "cuda"
+        cell = self.ray.remote(node.cell).options(
+            num_cpus=place.cpus if alone else 1,
+            num_gpus=(place.gpus if alone else 1) if cuda else 0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.id, soft=False) if alone else "SPREAD",
+            max_retries=0,  # the newest checkpoint goes along, which Ray does not know of
+            name=job.label,
+            _generator_backpressure_num_objects=8,
+        )
+        files = [self.ray.put(piece) for piece in pieces(job.setup.results, needed(*attempt.pair))]
+        return cell.remote(_order(attempt.pair, time_limit_s), files)
+
+    def _ready(self, running: dict[Any, _Attempt]) -> list[Any]:
+        if not running:
+            time.sleep(0.5)
+            return []
+        some, _ = self.ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=False)
+        return self.ray.wait(list(running), num_returns=len(running), timeout=0)[0] if some else []
+
+    def _hear(self, stream: Any, attempt: _Attempt, on_progress: OnProgress) -> Outcome[Pair] | Exception | None:
+        """What a task says next: how it ended, the loss of its node, or nothing that ends it."""
+        errors = self.ray.exceptions
+        try:
+            kind, content = self.ray.get(next(stream))
+        except StopIteration:
+            lost: Exception = RuntimeError("it ended without an outcome")
+        except errors.RayTaskError as error:
+            return Outcome(attempt.pair, "failed", error=f"on its node: {error}")
+        except errors.RayError as error:
+            lost = error
+        else:
+            return self._take(kind, content, attempt, on_progress)
+        if attempt.losses + 1 < _LOSSES:
+            return lost
+        text = str(lost).strip().splitlines()[0]
+        return Outcome(
+            attempt.pair, "failed", error=f"it was lost with its node {_LOSSES} times; the last time: {text}"
+        )
+
+    def _take(self, kind: str, content: Any, attempt: _Attempt, on_progress: OnProgress) -> Outcome[Pair] | None:
+        if kind == "piece":
+            attempt.unpacker.take(content)
+            return None
+        if kind == "progress":
+            on_progress(attempt.pair, content)
+            return None
+        status, record, error, seconds = content
+        if record is not None and attempt.losses:
+            record = replace(record, provenance={**record.provenance, "nodes_lost": attempt.losses})
+        return Outcome(attempt.pair, status, record, error, seconds)
+
+    def _stop(self, running: dict[Any, _Attempt]) -> None:
+        for stream, attempt in running.items():
+            attempt.unpacker.close()
+            with suppress(Exception):  # a node that is gone has stopped
+                self.ray.cancel(stream)
+
+    # The nodes
+
+    def _machines(self) -> list[Machine]:
+        return [
+            Machine(
+                found["NodeID"],
+                found["NodeManagerAddress"],
+                int(found["Resources"].get("CPU", 0)),
+                int(found["Resources"].get("GPU", 0)),
+                self.kinds.get(found["NodeID"], ""),
+            )
+            for found in self.ray.nodes()
+            if found["Alive"]
+        ]
+
+    def _room(self, machine: Machine) -> int:
+        return min(machine.cpus, machine.gpus) if self.device == "cuda" else machine.cpus
+
+    def _place(self, running: dict[Any, _Attempt], alone: bool) -> Machine | None:
+        """Where one more task may go; for one that needs no node for itself Ray chooses, and any will do."""
+        able = [machine for machine in self._machines() if self._room(machine)]
+        if self.jobs is not None and len(running) >= self.jobs:
+            return None
+        if not alone:
+            room = sum(map(self._room, able)) + _AHEAD
+            return able[0] if able and (len(running) < room or self.jobs is not None) else None
+        busy = {attempt.machine for attempt in running.values()}
+        able = _of_one_kind(able)
+        return next((machine for machine in able if machine.id not in busy), None)
+
+    def _someone_there(self, seen: float) -> float:
+        if any(map(self._room, self._machines())):
+            return time.monotonic()
+        if time.monotonic() - seen > _GRACE_S:
+            what = "GPU" if self.device == "cuda" else "CPU"
+            raise UserError(
+                f"Ray cluster {self.address}: for {_GRACE_S:g} s no node with a free {what} was there; "
+                "start some, then the same command goes on from here"
+            )
+        return seen
+
+    def _ask(self, machines: Sequence[Machine]) -> None:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        asked = {}
+        for machine in machines:
+            there = NodeAffinitySchedulingStrategy(machine.id, soft=False)
+            asked[machine] = (
+                self.ray.remote(_question()).options(num_cpus=0, scheduling_strategy=there, max_retries=3).remote()
+            )
+        for machine, answer in asked.items():
+            try:
+                told = self.ray.get(answer, timeout=_GRACE_S)
+            except self.ray.exceptions.RayError as error:
+                raise UserError(
+                    f"Ray cluster {self.address}: node {machine.address} does not answer "
+                    f"({str(error).strip().splitlines()[0]})"
+                ) from None
+            if isinstance(told, str):
+                raise UserError(
+                    f"Ray cluster {self.address}: node {machine.address} cannot import trilemma ({told}); install the "
+                    "same version on all nodes"
+                )
+            if told["code"] != node.code():
+                raise UserError(
+                    f"Ray cluster {self.address}: node {machine.address} has other code of trilemma than this "
+                    "machine; install the same version on all nodes"
+                )
+            self.kinds[machine.id] = told["cpu"]
+
+
+def connect(address: str) -> Any:
+    """The module `ray`, connected.
+
+    Raises:
+        UserError: if it is not installed, or no cluster of its version is at the address.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor ray: Ray is not installed; pip install 'trilemma-bench[ray]'") from None
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: Ray's client protocol cannot stream checkpoints; run trilemma on a node of the "
+            "cluster (`ray job submit`) and give host:port of its head, or auto"
+        )
+    if address != "auto":
+        _knock(address)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (Exception, SystemExit) as error:  # Ray ends the process where what answers is no Ray
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise UserError(
+            f"--address {address}: no Ray cluster of version {ray.__version__} could be joined ({first}); start one "
+            "with `ray start --head` here, or `ray start --address HEAD:6379`"
+        ) from None
+    return ray
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for two minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address: expected host:port of a Ray cluster's head, or auto, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--address {address}: nothing answers ({error}); is the cluster's head running, and is this its port?"
+        ) from None
+
+
+def _device(wanted: str, machines: Sequence[Machine], address: str) -> str:
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device: expected auto, cpu or cuda, got {wanted!r}")
+    gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
+    told = f"Ray cluster {address}: it has {len(machines)} nodes with {cpus} CPUs and {gpus} GPUs"
+    if wanted == "cuda" and not any(machine.gpus and machine.cpus for machine in machines):
+        raise UserError(f"--device cuda: a cell needs a CPU and a GPU of one node; {told}")
+    if not cpus:
+        raise UserError(f"a cell needs a CPU; {told}")
+    return "cuda" if wanted == "cuda" or (wanted == "auto" and gpus) else "cpu"
+
+
+def _of_one_kind(machines: Sequence[Machine]) -> list[Machine]:
+    """The nodes of the kind that there are most of: speeds of one run are to be of one kind of machine."""
+    kinds = Counter((machine.kind, machine.cpus, machine.gpus) for machine in machines)
+    most = max(kinds, key=lambda kind: (kinds[kind], kind), default=None)
+    return [machine for machine in machines if (machine.kind, machine.cpus, machine.gpus) == most]
+
+
+def _order(pair: Pair, time_limit_s: float) -> Order:
+    from baselines.data.catalogue import DATA_DIR_VARIABLE
+    from bench.plan import open_dataset
+
+    job, previous = pair
+    _, data = open_dataset(job.cell.dataset, job.setup.data_dir)
+    job = replace(job, setup=with_absolute_paths(job.setup))
+    here = str(Path.cwd())
+    own = tuple(path for path in sys.path[:1] if path)
+    return Order(
+        (job, previous), time_limit_s, here, (here, *own), os.environ.get(DATA_DIR_VARIABLE), data, node.code()
+    )
+
+
+def _question() -> Callable[[], Any]:
+    def ask() -> Any:  # sent as it stands: it has to run where trilemma is not installed
+        try:
+            from bench.executors import node
+        except ImportError as error:
+            return str(error)
+        return node.about()
+
+    return ask
