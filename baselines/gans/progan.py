@@ -6,7 +6,7 @@ al. 2017, arXiv:1704.00028, eq. 3) and a drift term 0.001 E[D(x)^2] (appendix A.
 pixel norm and is drawn from with averaged weights, D sees the batch's deviation.
 
 For small data: fewer channels, averages that look back less far, and fractions of the budget in place of 800,000 images
-a stage. Learning rates fall to 0 from twenty times the paper's 1e-3: weights of size 1, scaled where they are used, move
+a stage. Learning rates fall to 0 from twenty times the paper's 1e-3: weights of size 1, scaled in use, move
 by about the rate a step, and there are thousands of steps here in place of hundreds of thousands. Half a level of
 uniform noise either way, at the full size and then brought to the stage's, hides from D that real images lie on levels.
 """
