@@ -4,7 +4,7 @@ The value of the game is min_G max_D E log D(x) + E log(1 - D(G(z))) (their eq. 
 (`minimax`), by the non-saturating -E log D(G(z)) of their section 3, or the game of classification errors
 max_G min_D 1/2 E[1 - D(x)] + 1/2 E D(G(z)), whose value is (1 - TV(p, p_g)) / 2. By logits the classification error's
 slope is D (1 - D) / 2 for both players: unlike log D it also leaves D no gradient where D is wrong and sure of it, and
-on digits it ends there, with D = 1 on all images and G on one of them.
+on digits it ends there, with D = 1 on all images and hardly any variety in G.
 
 As in the paper the perceptrons have rectifiers in G, and maxout (Goodfellow et al. 2013, arXiv:1302.4389) with dropout
 in D. What differs: z is normal and not uniform; G ends in tanh; images are blurred by half a level, since real ones
@@ -171,7 +171,7 @@ def _gradient_chart(fresh: Gan, noise: Noise) -> Chart:
         "as a whole; both over the norm for a loss that is the logit itself. Minimax and the classification error "
         "saturate where G is worst; the non-saturating loss does not. D (1 - D) / 2 is also D's own "
         "slope of the classification error: a D that is wrong and sure learns no more, and can end at 1 on all images "
-        "while G draws only one."
+        "while G has hardly any variety."
     )
     return Chart(
         "G's gradient at the start",
