@@ -2,7 +2,9 @@
 
 The value of the game is min_G max_D E log D(x) + E log(1 - D(G(z))) (their eq. 1). G plays it as it stands
 (`minimax`), by the non-saturating -E log D(G(z)) of their section 3, or the game of classification errors
-max_G min_D 1/2 E[1 - D(x)] + 1/2 E D(G(z)), whose value is (1 - TV(p, p_g)) / 2.
+max_G min_D 1/2 E[1 - D(x)] + 1/2 E D(G(z)), whose value is (1 - TV(p, p_g)) / 2. By logits the classification error's
+slope is D (1 - D) / 2 for both players: unlike log D it also leaves D no gradient where D is wrong and sure of it, and
+on digits it ends there, with D = 1 on all images and hardly any variety in G.
 
 As in the paper the perceptrons have rectifiers in G, and maxout (Goodfellow et al. 2013, arXiv:1302.4389) with dropout
 in D. What differs: z is normal and not uniform; G ends in tanh; images are blurred by half a level, since real ones
@@ -58,7 +60,7 @@ class Config:
 
     objective: Objective = "non_saturating"
     network: Literal["perceptron", "convolutional"] = "perceptron"
-    latent: int = 64  # dimensions of z
+    latent: int = 32  # dimensions of z
     hidden: int = 256  # units of each of the two hidden layers of either perceptron
     pieces: int = 2  # linear pieces of a maxout unit
     dropout: float = 0.3  # behind the hidden layers of a perceptron D
@@ -67,7 +69,7 @@ class Config:
     slope: float = 0.2  # of LeakyReLU in a convolutional D
     lr_generator: float = 5e-4
     lr_discriminator: float = 5e-4
-    beta1: float = 0.5  # of Adam
+    beta1: float = 0.0  # of Adam
     discriminator_steps: int = 1  # k of the paper's algorithm 1: updates of D for each of G
     decay: str = "linear"  # of both learning rates over the budget
     training: Training = Training(batch_size=64, ema_decay=0.998, snapshots=20)
@@ -167,7 +169,9 @@ def _gradient_chart(fresh: Gan, noise: Noise) -> Chart:
         "right D goes to 0 as it does when it learns faster than G. Lines are the closed forms D, 1 - D and "
         "D (1 - D) / 2, marks the norms of the gradient of all of G's weights by autograd, with D's logits shifted "
         "as a whole; both over the norm for a loss that is the logit itself. Minimax and the classification error "
-        "saturate where G is worst; the non-saturating loss does not."
+        "saturate where G is worst; the non-saturating loss does not. D (1 - D) / 2 is also D's own "
+        "slope of the classification error: a D that is wrong and sure learns no more, and can end at 1 on all images "
+        "while G has hardly any variety."
     )
     return Chart(
         "G's gradient at the start",

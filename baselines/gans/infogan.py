@@ -55,7 +55,7 @@ _LOG_STD = (-3.0, 1.0)  # of Q: below and above it says no more
 class Config:
     """Sizes, weights and learning rates; the defaults are tuned for 8x8 digits."""
 
-    latent: int = 8  # dimensions of the noise z
+    latent: int = 32  # dimensions of the noise z
     categories: int = 10  # K, values of the category
     continuous: int = 2  # codes uniform in [-1, 1]
     category_weight: float = 0.2  # lambda of the category's cross-entropy

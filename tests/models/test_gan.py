@@ -131,6 +131,18 @@ def test_the_charts_are_the_same_each_time_and_leave_the_model_and_the_generator
     }
 
 
+def test_a_discriminator_that_is_wrong_and_sure_learns_by_logarithms_and_not_by_the_classification_error() -> None:
+    slopes = {}
+    for objective in OBJECTIVES:
+        fake = torch.tensor([12.0], dtype=torch.float64, requires_grad=True)
+        discriminator_objective(objective, torch.zeros(1, dtype=torch.float64), fake).total.backward()
+        assert fake.grad is not None
+        slopes[objective] = float(fake.grad)
+    d, other = 1 / (1 + math.exp(-12)), 1 / (1 + math.exp(12))
+    assert slopes["minimax"] == slopes["non_saturating"] == pytest.approx(d)
+    assert slopes["classification_error"] == pytest.approx(d * other / 2)
+
+
 # One dimension
 
 
