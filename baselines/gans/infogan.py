@@ -43,6 +43,7 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
+from baselines.gans.losses import blurred
 from baselines.nets.conv import double, halve, halvings
 from baselines.nets.slow_norm import SlowBatchNorm
 
@@ -147,12 +148,8 @@ class Infogan(GenerativeModel, Trains, InfersCodes, Illustrates):
         return images
 
     def _seen(self, images: Tensor, context: Context) -> Tensor:
-        """Images as D and Q see them: deformed, and with half a level of uniform noise either way.
-
-        Without that noise the grid of levels alone tells real from generated images.
-        """
-        images = deformed(images, self.config.deformation, context)
-        return images + (2 * context.uniform(*images.shape) - 1) / (self.shape.levels - 1)
+        """Images as D and Q see them: deformed and blurred."""
+        return blurred(deformed(images, self.config.deformation, context), self.shape.levels, context)
 
     # Codes
 

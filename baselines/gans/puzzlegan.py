@@ -44,6 +44,7 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
+from baselines.gans.losses import blurred
 from baselines.nets.conv import double, halve, halvings
 from baselines.nets.resnet import image_to_vector, widths
 
@@ -173,8 +174,7 @@ class PuzzleGan(GenerativeModel, Trains, PlacesParts, IllustratesRequests):
 
     def _judged(self, images: Tensor, context: Context) -> Tensor:
         """D's logits (B,), with half a level of noise either way: the grid of levels would tell real from drawn."""
-        blurred = images + (2 * context.uniform(*images.shape) - 1) / (self.shape.levels - 1)
-        logits: Tensor = self.discriminator(blurred)
+        logits: Tensor = self.discriminator(blurred(images, self.shape.levels, context))
         return logits
 
 

@@ -44,6 +44,7 @@ from baselines.contract import (
 )
 from baselines.data.likelihood import from_signed, to_signed
 from baselines.errors import UserError
+from baselines.gans.losses import blurred
 from baselines.gans.norms import ToldNorm
 from baselines.nets.captions import CaptionEncoder
 from baselines.nets.conv import double, halve, halvings
@@ -119,7 +120,7 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
 
     def discriminator_loss(self, batch: Batch, context: Context) -> Losses:
         """Algorithm 1, lines 6 to 9, and the matching loss; a wrong caption is another image's of the batch."""
-        tokens = _tokens(batch.given)
+        tokens, levels = _tokens(batch.given), self.shape.levels
         learning = self.encoder(tokens)
         text = learning.detach()
         with torch.no_grad():
@@ -127,9 +128,9 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
         shift = 1 + int(context.integers(len(text) - 1))
         differs = (tokens.roll(shift, 0) != tokens).any(1)
         # Real and generated images go in apart, as a DCGAN's do; real ones once for all that is asked of them
-        features = self.discriminator.look(self._blur(to_signed(batch.images, self.shape.levels), context))
+        features = self.discriminator.look(blurred(to_signed(batch.images, levels), levels, context))
         right, wrong = (self.discriminator.judge(features, told) for told in (text, text.roll(shift, 0)))
-        fake = self.discriminator(self._blur(fakes, context), text)
+        fake = self.discriminator(blurred(fakes, levels, context), text)
         losses = discriminator_loss(right, wrong, fake, differs)
         matched = matching_loss(learning, self.discriminator.encode(features))
         return Losses(losses.total + self.config.matching * matched.total, {**losses.parts, **matched.parts})
@@ -149,11 +150,7 @@ class Text2Image(GenerativeModel, Trains, IllustratesRequests):
 
     def _deceived(self, text: Tensor, context: Context) -> Tensor:
         images = self.generator(context.normal(len(text), self.latent), text)
-        return F.softplus(-self.discriminator(self._blur(images, context), text)).mean()
-
-    def _blur(self, images: Tensor, context: Context) -> Tensor:
-        """Half a level of uniform noise either way: else the grid of levels alone tells real from generated images."""
-        return images + (2 * context.uniform(*images.shape) - 1) / (self.shape.levels - 1)
+        return F.softplus(-self.discriminator(blurred(images, self.shape.levels, context), text)).mean()
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """G(z, phi(t)) with batch norm's running statistics, rounded to levels.
