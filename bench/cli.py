@@ -18,7 +18,7 @@ from rich.table import Table
 
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench import __version__, cli_evaluate
+from bench import __version__, cli_evaluate, cli_show
 from bench.record import Record
 from bench.variants import told_apart
 
@@ -194,35 +194,7 @@ def list_(
     Console().print(table)
 
 
-@app.command()
-def show(
-    results: Annotated[Path, typer.Argument(help="A results folder, such as results/quick.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One record a line, as stored.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One measurement a line.")] = False,
-) -> None:
-    """Show the records of a results folder.
-
-    Examples:
-
-        trilemma show results/quick
-
-        trilemma show results/quick --csv > measurements.csv
-    """
-    from bench import store
-    from bench.report import render_terminal_table
-
-    if as_json and as_csv:
-        raise UserError("show: expected --json or --csv, got both")
-    loaded = store.load(results)
-    for problem in loaded.problems:
-        print(f"note: {problem}", file=sys.stderr)
-    if as_json:
-        for record in loaded.records:
-            print(json.dumps(record.as_json()))
-    elif as_csv:
-        print(store.frame(loaded.records).to_csv(index=False), end="")
-    else:
-        Console().print(render_terminal_table(results))
+app.command(name="show", help=cli_show.HELP)(cli_show.show)
 
 
 def _overrides(settings: list[str], models: list[str]) -> dict[str, dict[str, Any]]:
