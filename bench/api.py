@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,9 @@ from rich.console import Console
 from baselines.errors import UserError
 from baselines.types import Budget
 from bench import matrix as matrices
-from bench import provenance, store
+from bench import provenance, store, tracking
 from bench.device import usable_device
+from bench.estimates import Estimator, Total, past_records
 from bench.job import Job, Setup
 from bench.left_out import available, fitting
 from bench.plan import (
@@ -26,6 +28,7 @@ from bench.plan import (
     stale_jobs,
     what_is_left,
 )
+from bench.progress import duration
 from bench.runner import Summary, run_matrix
 
 DEFAULT_MATRIX = "quick"
@@ -47,6 +50,9 @@ class Options:
     weights: Path | None = None
     extractor: str | None = None
     jobs: int | None = None
+    within_s: float | None = None  # for the whole run
+    tensorboard: Path | None = None
+    mlflow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ def run(
     weights: Path | str | None = None,
     extractor: str | None = None,
     jobs: int | None = None,
+    within: str | float | None = None,
+    tensorboard: Path | str | None = None,
+    mlflow: str | None = None,
 ) -> pd.DataFrame:
     """Run a matrix, keep its records, and return every measurement in its results folder, one a row.
 
@@ -95,6 +104,10 @@ def run(
         weights: Inception weights, for FID.
         extractor: instead of the data set's own, such as "inception" or "pixels8x8".
         jobs: trainings at a time, one thread each; by default one for each usable core, one on a GPU.
+        within: a time budget for all of it, in seconds or such as "30m" or "2h": the most valuable cells come first,
+            and what it does not suffice for is in `frame.attrs["left"]`.
+        tensorboard: a folder for event files, written while training (extra `tensorboard`).
+        mlflow: address of a tracking store that curves are told to while training (extra `mlflow`).
 
     Raises:
         UserError: for bad input, with what was expected, what was got and what to do.
@@ -113,12 +126,32 @@ def run(
             _path("weights", weights),
             extractor,
             jobs,
+            None if within is None else seconds(str(within)),
+            _path("tensorboard", tensorboard),
+            mlflow,
         ),
         Console(stderr=True),
     )
     frame = store.frame(store.load(summary.results).records)
     frame.attrs["failed"] = summary.failed
+    frame.attrs["left"] = summary.left
     return frame
+
+
+def seconds(text: str) -> float:
+    """Read `90`, `90s`, `30m` or `2h`, a time budget.
+
+    Raises:
+        UserError: if it is none of these, or not above 0.
+    """
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in ("s", "m", "h") else (text, "s")
+    try:
+        found = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise UserError(f"within: expected a time such as 90s, 30m or 2h, got {text!r}")
+    return found
 
 
 def _listed(name: str, values: Any, kind: type) -> list[Any]:
@@ -143,6 +176,7 @@ def execute(options: Options, console: Console) -> Summary:
         UserError: for bad input.
     """
     ready = _prepare(options)
+    tracking.check(ready.setup)
     tell_missing(ready.missing, console)
     tell_missing(ready.unfit, console)
     summary = run_matrix(
@@ -155,6 +189,7 @@ def execute(options: Options, console: Console) -> Summary:
         console,
         ready.missing,
         ready.teachers,
+        options.within_s,
     )
     return replace(summary, missing=ready.missing)
 
@@ -170,8 +205,26 @@ def results_folder(options: Options) -> Path:
     return options.results or Path("results") / matrices.load(options.matrix)[0]
 
 
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do."""
+
+    rows: list[dict[str, str]]  # cell, budget, state and time of each; * marks a time by another machine's records
+    total: Total
+    slots: int  # trainings at a time
+
+
 def dry_run(options: Options) -> list[dict[str, str]]:
-    """The cells of a run in their order, each with its budget and whether it is done; nothing is run.
+    """The rows of `forecast`.
+
+    Raises:
+        UserError: for bad input.
+    """
+    return forecast(options).rows
+
+
+def forecast(options: Options) -> DryRun:
+    """The cells of a run in their order, each with its budget, whether it is done and its time; nothing is run.
 
     Raises:
         UserError: for bad input.
@@ -192,19 +245,29 @@ def dry_run(options: Options) -> list[dict[str, str]]:
         why = "stale, " if job.key in stale else "files missing, " if lacks_files(job, records) else ""
         return why + what
 
+    estimator = Estimator(past_records(folder), ready.setup)
+
+    def estimated(job: Job) -> str:
+        if job.key in cached:
+            return ""
+        estimate = estimator.of(job, job.key in todo.trained)
+        return "?" if estimate is None else duration(estimate.seconds) + ("" if estimate.here else " *")
+
     left_out = [
-        {"cell": cell, "budget": "–", "state": f"left out: {reason}"}
+        {"cell": cell, "budget": "–", "state": f"left out: {reason}", "time": ""}
         for cell, reason in [*((f"all of {name}", why) for name, why in ready.missing.items()), *ready.unfit.items()]
     ]
-    return left_out + [
+    rows = left_out + [
         {
             "cell": job.label,
             "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
             "state": state(job),
+            "time": estimated(job),
         }
         for training in trainings
         for job in (training.job, *training.draws)
     ]
+    return DryRun(rows, estimator.total(todo.trainings, todo.draws, todo.trained, ready.slots), ready.slots)
 
 
 def _prepare(options: Options) -> _Prepared:
@@ -232,6 +295,8 @@ def _prepare(options: Options) -> _Prepared:
         timed_seeds=measure.timed_seeds,
         side_by_side=slots,
         time_limit_s=content.time_limit_s,
+        tensorboard=options.tensorboard,
+        mlflow=options.mlflow,
     )
     everything, missing = matrices.expand(content), dict[str, str]()
     check_likelihoods([*everything, *selected], setup.likelihoods)

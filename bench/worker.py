@@ -48,6 +48,7 @@ from bench.metrics.feature_cache import FeatureCache
 from bench.metrics.images import of_samples, of_split
 from bench.plan import open_dataset
 from bench.record import Artifact, Cell, Measurement, Record
+from bench.tracking import Follower
 
 Send = Callable[[tuple[str, int, int]], None]
 
@@ -145,10 +146,11 @@ class _Cell:
         else:
             if isinstance(self.model, Distils):
                 self.model.learn_from(self._teacher())
-            run = trainer.Trainer(
-                self.model, self.dataset, cell.seed, cell.budget, folder, self.progress, device, task=self.task
-            )
-            state = run.run()
+            with Follower(self.job, self.progress) as follower:
+                run = follower.training = trainer.Trainer(
+                    self.model, self.dataset, cell.seed, cell.budget, folder, follower.progress, device, task=self.task
+                )
+                state = run.run()
             snapshots.save(folder, run.snapshots.taken)
         plain = dict(state.__dict__)
         about = {"model": cell.model, "dataset": cell.dataset, "seed": cell.seed, "config": dict(cell.config)}
