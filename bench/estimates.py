@@ -38,7 +38,7 @@ class Estimator:
     """Looks cells up among past records, and learns of new ones."""
 
     def __init__(self, records: Iterable[Record], setup: Setup) -> None:
-        self.here = provenance.machine(setup.device)
+        self.here = machine(provenance.collect(setup.device))
         self.past: dict[tuple[str, str, bool], list[_Past]] = defaultdict(list)
         for record in records:
             self.learn(record)
@@ -49,11 +49,11 @@ class Estimator:
         if record.status != "ok" or not isinstance(seconds, int | float) or seconds < 0:
             return
         trained = next((m.value for m in record.measured if m.metric == "training_s"), 0.0)
-        machine = tuple(record.provenance.get(name) for name in ("cpu", "cores", "device"))
+        where = machine(record.provenance)
         kind = (record.cell.model, record.cell.dataset, record.cell.draw is None)
         # one that was remade from its checkpoint took less than the training that it tells of
         rest = float(seconds) - float(trained) if seconds >= trained else float(seconds)
-        self.past[kind].append(_Past(record, machine, float(trained), rest))
+        self.past[kind].append(_Past(record, where, float(trained), rest))
 
     def of(self, job: Job, trained: bool = False) -> Estimate | None:
         """A job's time; None where no record of its model and data set tells.
@@ -91,6 +91,11 @@ class _Past:
     machine: tuple[Any, ...]
     training_s: float
     rest_s: float  # of the cell
+
+
+def machine(origin: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Processor, cores and device of a record's provenance: equal ones take about the same time."""
+    return tuple(origin.get(name) for name in ("cpu", "cores", "device"))
 
 
 def past_records(results: Path) -> list[Record]:

@@ -115,11 +115,6 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine(device: str = "cpu") -> tuple[str, int, str]:
-    """Processor, cores and device as `collect` tells them: equal ones take about the same time."""
-    return cpu_model(), cores(), _device(device)
-
-
 def cores() -> int:
     """Cores that this process may use."""
     if sys.platform == "linux":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,9 +10,6 @@ from baselines.types import Budget, Draw, Kind
 
 SCHEMA = 1
 """Version of the record line. A reader refuses a newer one and migrates an older one."""
-
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""How a line of schema n becomes one of n + 1. Whoever raises SCHEMA adds the step from the one before."""
 
 Status = Literal["ok", "failed", "timeout"]
 Scope = Literal["train", "draw"]
@@ -110,16 +107,3 @@ class Record:
                 "artifacts": tuple(Artifact(**a) for a in plain["artifacts"]),
             }
         )
-
-
-def migrated(plain: dict[str, Any]) -> dict[str, Any]:
-    """A record line of an older schema as one of SCHEMA, step by step; one of SCHEMA, or of no schema, as it is.
-
-    Raises:
-        ValueError: if there is no way from its schema to this one.
-    """
-    for schema in range(plain.get("schema", SCHEMA), SCHEMA):
-        if schema not in MIGRATIONS:
-            raise ValueError(f"schema {schema} is older than any that this version reads")
-        plain = {**MIGRATIONS[schema](plain), "schema": schema + 1}
-    return plain

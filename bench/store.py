@@ -22,7 +22,8 @@ import pandas as pd
 
 from baselines.errors import UserError
 from bench import shards
-from bench.record import SCHEMA, Record, Status, migrated
+from bench.migrations import migrated
+from bench.record import SCHEMA, Record, Status
 
 
 @dataclass(frozen=True)

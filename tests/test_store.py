@@ -15,7 +15,7 @@ import pytest
 
 from baselines.errors import UserError
 from baselines.types import Budget, Draw
-from bench import record, store
+from bench import migrations, store
 from bench.record import Artifact, Cell, Measurement, Record
 
 
@@ -122,13 +122,13 @@ def test_a_record_of_an_older_schema_is_migrated_step_by_step_and_one_without_a_
         told = {name: f"{reason}!" for name, reason in plain["why_not"].items()}  # type: ignore[attr-defined]
         return {**{name: value for name, value in plain.items() if name != "why_not"}, "skipped": told}
 
-    for module in (store, record):
+    for module in (store, migrations):
         monkeypatch.setattr(module, "SCHEMA", old + 2)
-    monkeypatch.setattr(record, "MIGRATIONS", {old: rename, old + 1: name_back})
+    monkeypatch.setattr(migrations, "MIGRATIONS", {old: rename, old + 1: name_back})
     loaded = store.load(tmp_path)
     assert loaded.problems == ()
     assert loaded.records == (make("a", 2.0, skipped={"kid": "too few!"}, schema=old + 2),)
-    monkeypatch.setattr(record, "MIGRATIONS", {})
+    monkeypatch.setattr(migrations, "MIGRATIONS", {})
     loaded = store.load(tmp_path)
     assert loaded.records == ()
     assert f"schema {old} is older than any that this version reads" in loaded.problems[0]

@@ -51,7 +51,7 @@ def test_every_model_of_a_large_matrix_has_an_environment_of_its_own(name: str) 
 def test_every_environment_of_a_model_sets_or_names_it() -> None:
     for name, content in environments().items():
         found = re.match(r"bench-(\w+)-", name)
-        if found is None or "diffusion" in name and "progressive" not in name:
+        if found is None or ("diffusion" in name and "progressive" not in name):
             continue
         model = found[1]
         assert f"{model}: MODEL = {model}\n" in f"{content}\n" or f"--model {model} " in content, name

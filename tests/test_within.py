@@ -19,7 +19,7 @@ from bench.record import Cell, Measurement, Record
 from tests.command import trilemma_here
 
 SETUP = Setup(Path("results"), "cpu")
-MACHINE = dict(zip(("cpu", "cores", "device"), provenance.machine(), strict=True))
+MACHINE = {name: provenance.collect()[name] for name in ("cpu", "cores", "device")}
 OTHER = {"cpu": "another", "cores": 1, "device": "cpu"}
 
 
