@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from baselines.config import nearest
 from baselines.errors import UserError
@@ -104,13 +106,13 @@ def _lines(records: Sequence[Record]) -> str:
     return "".join(json.dumps(record.as_json()) + "\n" for record in records)
 
 
-def _print_table(table: object, out: Path | None) -> None:
+def _print_table(table: Table, out: Path | None) -> None:
     if out is None:
         Console().print(table)
         return
-    console = Console(record=True, width=10_000, file=sys.stderr, quiet=True)
-    console.print(table)
-    _write(console.export_text(), out)
+    text = io.StringIO()
+    Console(width=10_000, file=text).print(table)
+    _write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()), out)
 
 
 def _write(text: str, out: Path | None) -> None:

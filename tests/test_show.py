@@ -99,6 +99,9 @@ def test_the_table_shows_the_picked_draws_and_chosen_columns(folder: Path) -> No
     assert lines[0] == ["model", "seed", FD, "config.lr"]
     assert lines[2:] == [["ddpm", "0", "3", "0.1"], ["ddpm", "1", "3", "0.1"]]
     assert "2 draws of 4 records" in done.stderr
+    assert trilemma_here(folder, "show", "results", "--where", f"{FD}<5", "--out", "x.txt").stdout == ""
+    written = [line.split() for line in (folder / "x.txt").read_text().splitlines() if line.strip()]
+    assert written[2:][0] == ["ddpm", "digits", "0", "ddim", "S=20", "eta=0", "3", "2.5"]
     unasked = trilemma_here(folder, "show", "results", "--where", "seed=0").stdout
     assert unasked.split()[:6] == ["model", "dataset", "seed", "draw", FD, "bits_per_dim[vlb]"]
 
