@@ -175,22 +175,35 @@ def _load(name: str, beside: Path, including: tuple[str, ...]) -> tuple[str, Mat
     if place in including:
         raise UserError(f"matrix {name}: include: it includes itself, by {' -> '.join((*including, place))}")
     own = _parse(text, name)
-    models = [
-        spec for other in dict.fromkeys(own.include) for spec in _included(_load(other, beside, (*including, place))[1])
-    ]
-    whole = own.model_copy(update={"models": [*models, *own.models]})
+    models: list[ModelSpec] = []
+    rules: list[Exclude] = []
+    for other in dict.fromkeys(own.include):
+        theirs = _load(other, beside, (*including, place))[1]
+        models += _included(theirs)
+        rules += _carried(theirs)
+    whole = own.model_copy(update={"models": [*models, *own.models], "exclude": [*own.exclude, *rules]})
     _check_excludes(whole, name)
     return stem, whole
 
 
 def _included(matrix: Matrix) -> Iterator[ModelSpec]:
     """The models of another matrix with its budget and its batch; data sets and seeds are the including file's."""
+    gone = {rule.model for rule in matrix.exclude if rule.dataset is None and rule.seed is None}
+    batch = matrix.measure.batch if "batch" in matrix.measure.model_fields_set else None
     for spec in matrix.models:
-        budget = {} if spec.images or spec.seconds else {"images": matrix.images}
-        own = [rule for rule in matrix.exclude if rule.model in (None, spec.model)]
-        if any(rule.dataset is None and rule.seed is None for rule in own):
-            continue
-        yield spec.model_copy(update={**budget, "batch": spec.batch or matrix.measure.batch})
+        if spec.model not in gone:
+            budget = {} if spec.images or spec.seconds else {"images": matrix.images}
+            yield spec.model_copy(update={**budget, "batch": spec.batch or batch})
+
+
+def _carried(matrix: Matrix) -> Iterator[Exclude]:
+    """What another matrix excludes of its models on some data or with some seeds goes along with them."""
+    kept = dict.fromkeys(spec.model for spec in _included(matrix))
+    for rule in matrix.exclude:
+        if rule.dataset is not None or rule.seed is not None:
+            for model in kept if rule.model is None else [rule.model]:
+                if model in kept:
+                    yield rule.model_copy(update={"model": model})
 
 
 def _check_excludes(matrix: Matrix, name: str) -> None:

@@ -259,11 +259,13 @@ def _parse(line: bytes, place: str, same: dict[bytes, Any]) -> Record:
         raise TypeError(f"expected an object, got {type(plain).__name__}")
     _refuse_newer(plain, place)
     plain = migrated(plain)
-    for part in plain["measured"]:
-        part["protocol"] = _one_of_equal(part["protocol"], same)
-    if "versions" in plain["provenance"]:
-        plain["provenance"]["versions"] = _one_of_equal(plain["provenance"]["versions"], same)
-    plain["cell"]["config"] = _one_of_equal(plain["cell"]["config"], same)
+    for part, name in (
+        *((part, "protocol") for part in plain["measured"]),
+        (plain["cell"], "config"),
+        (plain.get("provenance", {}), "versions"),
+    ):
+        if name in part:
+            part[name] = _one_of_equal(part[name], same)
     record = Record.from_json(plain)
     if record.status not in get_args(Status):
         raise ValueError(f"status: expected one of {get_args(Status)}, got {record.status!r}")

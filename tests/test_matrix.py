@@ -174,17 +174,22 @@ def test_an_included_matrix_lends_its_models_with_their_budgets_and_not_its_data
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "other.toml").write_text(
         'datasets = ["digits"]\nseeds = [5]\nimages = 777\ninclude = ["third.toml"]\n[measure]\nbatch = 64\n'
-        '[[models]]\nmodel = "vae"\n[[models]]\nmodel = "dcgan"\nseconds = 3.0\n'
+        '[[models]]\nmodel = "vae"\n[[models]]\nmodel = "dcgan"\nseconds = 3.0\n[[models]]\nmodel = "ddpm"\n'
+        '[[exclude]]\nmodel = "ddpm"\n[[exclude]]\nmodel = "vae"\nseed = 1\n'
     )
     (tmp_path / "sub" / "third.toml").write_text('[[models]]\nmodel = "made"\nimages = 9\n')  # beside who includes it
     text = 'include = ["sub/other.toml"]\ndatasets = ["markov-mesh"]\nseeds = [0, 1]\n[[models]]\nmodel = "gmm"\n'
     wanted = matrix.expand(matrix.load(write(tmp_path, text))[1], seeds=[0])
     assert [(w.model, w.dataset, w.budget, w.batch) for w in wanted[:4]] == [
-        ("made", "markov-mesh", Budget(images=9), 500),
+        ("made", "markov-mesh", Budget(images=9), 64),
         ("vae", "markov-mesh", Budget(images=777), 64),
         ("dcgan", "markov-mesh", Budget(seconds=3.0), 64),
         ("gmm", "markov-mesh", Budget(images=400_000), None),
     ]
+    every = {(w.model, w.seed) for w in matrix.expand(matrix.load(str(tmp_path / "mine.toml"))[1])}
+    assert {seed for model, seed in every if model == "vae"} == {0}, "what it excludes goes along"
+    assert {seed for model, seed in every if model == "dcgan"} == {0, 1}
+    assert "ddpm" not in {model for model, _ in every}
 
 
 def test_a_shipped_matrix_can_be_included_and_thinned(tmp_path: Path) -> None:

@@ -176,6 +176,20 @@ def test_shards_named_by_a_number_alone_are_read_before_later_ones(tmp_path: Pat
     assert [r.measured[0].value for r in store.load(tmp_path).records] == [2.0]
 
 
+def test_a_line_without_what_has_a_default_is_a_record(tmp_path: Path) -> None:
+    shard = store.append(tmp_path, make("a"))
+    plain = make("b").as_json()
+    del plain["provenance"], plain["cell"]["config"], plain["measured"][0]["protocol"]
+    shard.write_text(json.dumps(plain) + "\n")
+    loaded = store.load(tmp_path)
+    assert loaded.problems == ()
+    assert (loaded.records[0].provenance, loaded.records[0].cell.config, loaded.records[0].measured[0].protocol) == (
+        {},
+        {},
+        {},
+    )
+
+
 def test_equal_protocols_of_many_records_are_one_in_memory(tmp_path: Path) -> None:
     for i in range(3):
         store.append(tmp_path, make(f"k{i}"))
