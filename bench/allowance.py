@@ -18,6 +18,8 @@ from bench.job import Job
 from bench.matrix import ENDPOINTS
 
 _UNKNOWN = float("inf")
+Jobs = tuple[Sequence[Job], Sequence[Job]]
+"""Trainings and draws."""
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Allowance:
 
     def admits(self, job: Job, and_then: Sequence[Job] = ()) -> bool:
         """Whether it can end in time, and with a training the quickest of its draws, without which it shows nothing."""
-        return self.remaining > 0 and self._seconds(job, 0.0) + self._quickest(and_then) <= self.remaining
+        return self.remaining > 0 and self.takes(job, 0.0) + self._quickest(and_then) <= self.remaining
 
     def passes(
         self, trainings: Sequence[Job], draws: Sequence[Job], slots: int
@@ -85,14 +87,15 @@ class Allowance:
     def _rank(self, unit: Unit) -> tuple[int, bool, float]:
         cell = unit.some_job.cell
         jobs = [*([] if unit.training is None else [unit.training]), *unit.draws]
-        return self.rounds[unit.train_key], cell.model not in ENDPOINTS, sum(self._seconds(j, _UNKNOWN) for j in jobs)
+        return self.rounds[unit.train_key], cell.model not in ENDPOINTS, sum(self.takes(j, _UNKNOWN) for j in jobs)
 
-    def _seconds(self, job: Job, unknown: float) -> float:
+    def takes(self, job: Job, unknown: float) -> float:
+        """Its estimate in seconds, or `unknown` if there is none."""
         estimate = self.estimator.of(job, job.key in self.trained)
         return unknown if estimate is None else estimate.seconds
 
     def _quickest(self, draws: Sequence[Job]) -> float:
-        return min((self._seconds(draw, 0.0) for draw in draws), default=0.0)
+        return min((self.takes(draw, 0.0) for draw in draws), default=0.0)
 
 
 def units(trainings: Sequence[Job], draws: Sequence[Job]) -> list[Unit]:
@@ -114,3 +117,27 @@ def rounds_of(trainings: Sequence[Job]) -> dict[str, int]:
         kind = (cell.model, cell.dataset, repr(sorted(cell.config.items())), cell.budget.label())
         found[job.train_key] = seen[kind] = seen.get(kind, -1) + 1
     return found
+
+
+def fitting(
+    seconds: float, estimator: Estimator, trained: set[str], rounds: Mapping[str, int], todo: Jobs, slots: int
+) -> set[str]:
+    """Keys of the cells that so many seconds suffice to begin, if all take their estimates, and unknown ones no time."""
+    now = [0.0]
+    allowance = Allowance(seconds, estimator, trained, rounds, clock=lambda: now[0])
+    begun, left = set[str](), set[str]()
+    for trainings, draws in allowance.passes(*todo, slots):
+        spent = 0.0
+        for job in trainings:
+            teacher = None if job.teacher is None else job.teacher.train_key
+            if teacher in left or not allowance.admits(job, [d for d in draws if d.train_key == job.train_key]):
+                left.add(job.train_key)
+                continue
+            begun.add(job.key)
+            spent = max(spent, allowance.takes(job, 0.0))
+        now[0] += spent
+        for draw in draws:
+            if draw.train_key not in left and allowance.admits(draw):
+                begun.add(draw.key)
+                now[0] += allowance.takes(draw, 0.0) / (1 if draw.timed else slots)
+    return begun

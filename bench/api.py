@@ -16,6 +16,8 @@ from baselines.errors import UserError
 from baselines.types import Budget
 from bench import matrix as matrices
 from bench import provenance, store, tracking
+from bench.allowance import fitting as would_fit
+from bench.allowance import rounds_of
 from bench.device import usable_device
 from bench.estimates import Estimator, Total, past_records
 from bench.job import Job, Setup
@@ -247,6 +249,12 @@ def forecast(options: Options) -> DryRun:
 
     estimator = Estimator(past_records(folder), ready.setup)
 
+    begun = None
+    if options.within_s is not None:
+        rounds = rounds_of([training.job for training in trainings])
+        jobs = todo.trainings, todo.draws
+        begun = would_fit(options.within_s, estimator, todo.trained, rounds, jobs, ready.slots)
+
     def estimated(job: Job) -> str:
         if job.key in cached:
             return ""
@@ -261,7 +269,7 @@ def forecast(options: Options) -> DryRun:
         {
             "cell": job.label,
             "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
-            "state": state(job),
+            "state": state(job) if begun is None or job.key in begun | cached else f"{state(job)}, beyond the time",
             "time": estimated(job),
         }
         for training in trainings

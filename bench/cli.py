@@ -264,6 +264,9 @@ def _print_plan(plan: DryRun, console: Console) -> None:
     cells = [row for row in plan.rows if not row["state"].startswith("left out")]
     waiting = sum(row["state"] != "done" for row in cells)
     console.print(f"{len(cells)} cells, {len(cells) - waiting} done, {waiting} to do; nothing was run")
+    beyond = sum(row["state"].endswith("beyond the time") for row in cells)
+    if beyond:
+        console.print(f"{beyond} of them would be left for want of time", style="yellow", highlight=False)
     total = plan.total
     if total.known:
         told = f"about {duration(total.seconds)} by past records, {plan.slots} trainings at a time"

@@ -12,7 +12,7 @@ import pytest
 from baselines.errors import UserError
 from baselines.types import Budget, Draw
 from bench import api, provenance, store
-from bench.allowance import Allowance, rounds_of
+from bench.allowance import Allowance, fitting, rounds_of
 from bench.estimates import Estimate, Estimator, past_records
 from bench.job import Job, Setup
 from bench.record import Cell, Measurement, Record
@@ -121,6 +121,24 @@ def test_what_would_end_too_late_is_not_admitted_nor_a_training_without_time_for
     assert allowance(11, [job()], *past).admits(job(), [draw])
     assert allowance(1, [job()]).admits(job()), "of which nothing is known"
     assert not replace(allowance(1, [job()]), seconds=0.0).admits(job())
+
+
+def test_a_dry_run_tells_which_cells_a_time_would_suffice_for() -> None:
+    jobs = [job("vae", 0), job("vae", 1), job("ddpm", 0)]
+    draws = [replace(j, key=f"{j.key}*", cell=replace(j.cell, draw=Draw())) for j in jobs]
+    past = [record(job("vae"), 5.0, training_s=5.0), record(job("ddpm"), 20.0, training_s=20.0)]
+    past += [record(job(name, draw=Draw()), 1.0) for name in ("vae", "ddpm")]
+
+    def begun(seconds: float, slots: int) -> set[str]:
+        return fitting(seconds, estimator(*past), set(), rounds_of(jobs), (jobs, draws), slots)
+
+    vae, second, ddpm = ({j.key, d.key} for j, d in zip(jobs, draws, strict=True))
+    assert begun(5.5, 1) == set(), "a training without time for a draw"
+    assert begun(6, 1) == vae
+    assert begun(13, 1) == vae | second, "not ddpm, for which there is no time, but a second seed"
+    assert begun(27, 1) == vae | ddpm
+    assert begun(22, 2) == vae | ddpm, "side by side; drawing is not"
+    assert begun(28, 2) == vae | ddpm | second
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), ("2h", 7200.0)])
