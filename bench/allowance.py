@@ -122,7 +122,7 @@ def rounds_of(trainings: Sequence[Job]) -> dict[str, int]:
 def fitting(
     seconds: float, estimator: Estimator, trained: set[str], rounds: Mapping[str, int], todo: Jobs, slots: int
 ) -> set[str]:
-    """Keys of the cells that so many seconds suffice to begin, if all take their estimates, and unknown ones no time."""
+    """Keys of the cells that so many seconds suffice for, if all take their estimates, and unknown ones no time."""
     now = [0.0]
     allowance = Allowance(seconds, estimator, trained, rounds, clock=lambda: now[0])
     begun, left = set[str](), set[str]()
