@@ -45,7 +45,9 @@ def load(data_dir: Path | None) -> Dataset:
         for split in ("train", "t10k")
     )
     source = "Xiao, Rasul and Vollgraf 2017, Fashion-MNIST, arXiv:1708.07747"
-    return published.assemble(NAME, train, test, source, "8-bit intensities", stratified=True)
+    whole = all(path.suffix == ".gz" for path in paths.values())
+    about = "8-bit intensities" + ("" if whole else "; unpacked files, of which no checksum is published")
+    return published.assemble(NAME, train, test, source, about, stratified=True)
 
 
 def _array(name: str, path: Path) -> np.ndarray:

@@ -213,6 +213,7 @@ def test_fashion_mnist_is_read_from_the_usual_places(
     assert (data.shape, data.classes) == ((1, 28, 28, 256), 10)
     assert [len(split) for split in (data.train, data.val, data.test)] == [80, 20, 50]
     assert np.array_equal(data.test.images.numpy()[:, 0], pixels(50, 28, 28, seed=2))
+    assert ("no checksum" in data.note) == (not packed)
 
 
 def test_fashion_mnist_is_never_taken_for_mnist_nor_mnist_for_it(
