@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +16,26 @@ from rich.console import Console
 from baselines.errors import UserError
 from baselines.sharing import ALONE
 from baselines.types import Budget
-from bench import matrix as matrices
-from bench import provenance, store
+from bench import store, tracking
+from bench.allowance import fitting as would_fit
+from bench.allowance import rounds_of
 from bench.device import usable_device
+from bench.estimates import Estimator, Total, past_records
 from bench.executors.cluster import Cluster
-from bench.executors.executor import Executor, Local
-from bench.job import Job, Setup
-from bench.left_out import available, fitting
+from bench.job import Job
 from bench.plan import (
-    check_likelihoods,
-    forget_opened,
     lacks_files,
     plan,
     stale_jobs,
     what_is_left,
 )
+from bench.prepare import DEFAULT_MATRIX, opened, prepare
+from bench.prepare import Options as Options
+from bench.prepare import results_folder as results_folder
+from bench.progress import duration
 from bench.runner import Summary, run_matrix
 from bench.team import Joined
 from bench.training import train_matrix
-
-DEFAULT_MATRIX = "quick"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run is asked for; `run` documents each."""
-
-    matrix: str = DEFAULT_MATRIX
-    models: Sequence[str] = ()
-    datasets: Sequence[str] = ()
-    seeds: Sequence[int] = ()
-    budget: Budget | None = None
-    device: str = "auto"
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    results: Path | None = None
-    data_dir: Path | None = None
-    weights: Path | None = None
-    extractor: str | None = None
-    jobs: int | None = None
-    executor: str = "local"
-    address: str | None = None
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    name: str
-    title: str
-    everything: list[matrices.Wanted]
-    selected: list[matrices.Wanted]
-    teachers: list[matrices.Wanted]  # the matrix as it is selected from, all models of it
-    setup: Setup
-    missing: Mapping[str, str]  # data sets of the matrix that are not on this machine, and why
-    unfit: Mapping[str, str]  # models on data sets of another task, and how these differ
 
 
 def run(
@@ -85,6 +54,9 @@ def run(
     jobs: int | None = None,
     executor: str = "local",
     address: str | None = None,
+    within: str | float | None = None,
+    tensorboard: Path | str | None = None,
+    mlflow: str | None = None,
 ) -> pd.DataFrame:
     """Run a matrix, keep its records, and return every measurement in its results folder, one a row.
 
@@ -106,6 +78,10 @@ def run(
         jobs: trainings at a time, one thread each; by default one for each usable core, one on a GPU.
         executor: local (processes of this machine) or ray (the nodes of a Ray cluster).
         address: of the Ray cluster's head, host:port, or "auto", the default.
+        within: a time budget for all of it, in seconds or such as "30m" or "2h": the most valuable cells come first,
+            and what it does not suffice for is in `frame.attrs["left"]`.
+        tensorboard: a folder for event files, written while training (extra `tensorboard`).
+        mlflow: address of a tracking store that curves are told to while training (extra `mlflow`).
 
     Raises:
         UserError: for bad input, with what was expected, what was got and what to do.
@@ -126,12 +102,32 @@ def run(
             jobs,
             executor,
             address,
+            None if within is None else seconds(str(within)),
+            _path("tensorboard", tensorboard),
+            mlflow,
         ),
         Console(stderr=True),
     )
     frame = store.frame(store.load(summary.results).records)
     frame.attrs["failed"] = summary.failed
+    frame.attrs["left"] = summary.left
     return frame
+
+
+def seconds(text: str) -> float:
+    """Read `90`, `90s`, `30m` or `2h`, a time budget.
+
+    Raises:
+        UserError: if it is none of these, or not above 0.
+    """
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in ("s", "m", "h") else (text, "s")
+    try:
+        found = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise UserError(f"within: expected a time such as 90s, 30m or 2h, got {text!r}")
+    return found
 
 
 def _listed(name: str, values: Any, kind: type) -> list[Any]:
@@ -155,8 +151,9 @@ def execute(options: Options, console: Console) -> Summary:
     Raises:
         UserError: for bad input.
     """
-    with _opened(options) as (executor, device):
-        ready = _prepare(options, device, executor.side_by_side)
+    with opened(options) as (executor, device):
+        ready = prepare(options, device, executor.side_by_side)
+        tracking.check(ready.setup)
         tell_missing(ready.missing, console)
         tell_missing(ready.unfit, console)
         if isinstance(executor, Cluster):
@@ -171,6 +168,7 @@ def execute(options: Options, console: Console) -> Summary:
             console,
             ready.missing,
             ready.teachers,
+            options.within_s,
         )
     return replace(summary, missing=ready.missing)
 
@@ -185,7 +183,7 @@ def train(options: Options, console: Console, together: bool) -> int:
     """
     device = usable_device(options.device)
     with Joined(device) if together else nullcontext(ALONE) as team:
-        ready = _prepare(options, device, 1)
+        ready = prepare(options, device, 1)
         if team.rank == 0:
             tell_missing(ready.missing, console)
             tell_missing(ready.unfit, console)
@@ -198,19 +196,33 @@ def tell_missing(missing: Mapping[str, str], console: Console) -> None:
         console.print(f"note: without {dataset}: {reason}", style="yellow", markup=False, soft_wrap=True)
 
 
-def results_folder(options: Options) -> Path:
-    """Where the records of a run lie."""
-    return options.results or Path("results") / matrices.load(options.matrix)[0]
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do."""
+
+    rows: list[dict[str, str]]  # cell, budget, state and time of each; * marks a time by another machine's records
+    total: Total
+    slots: int  # trainings at a time
 
 
 def dry_run(options: Options) -> list[dict[str, str]]:
-    """The cells of a run in their order, each with its budget and whether it is done; nothing is run.
+    """The rows of `forecast`.
 
     Raises:
         UserError: for bad input.
     """
-    with _opened(options) as (executor, device):
-        ready = _prepare(options, device, executor.side_by_side)
+    return forecast(options).rows
+
+
+def forecast(options: Options) -> DryRun:
+    """The cells of a run in their order, each with its budget, whether it is done and its time; nothing is run.
+
+    Raises:
+        UserError: for bad input.
+    """
+    with opened(options) as (executor, device):
+        slots = executor.side_by_side
+        ready = prepare(options, device, slots)
     trainings = plan(ready.selected, ready.setup, ready.teachers)
     folder = ready.setup.results
     records = {r.key: r for r in store.load(folder).records} if folder.is_dir() else {}
@@ -226,65 +238,32 @@ def dry_run(options: Options) -> list[dict[str, str]]:
         why = "stale, " if job.key in stale else "files missing, " if lacks_files(job, records) else ""
         return why + what
 
+    estimator = Estimator(past_records(folder), ready.setup)
+
+    begun = None
+    if options.within_s is not None:
+        rounds = rounds_of([training.job for training in trainings])
+        jobs = todo.trainings, todo.draws
+        begun = would_fit(options.within_s, estimator, todo.trained, rounds, jobs, slots)
+
+    def estimated(job: Job) -> str:
+        if job.key in cached:
+            return ""
+        estimate = estimator.of(job, job.key in todo.trained)
+        return "?" if estimate is None else duration(estimate.seconds) + ("" if estimate.here else " *")
+
     left_out = [
-        {"cell": cell, "budget": "–", "state": f"left out: {reason}"}
+        {"cell": cell, "budget": "–", "state": f"left out: {reason}", "time": ""}
         for cell, reason in [*((f"all of {name}", why) for name, why in ready.missing.items()), *ready.unfit.items()]
     ]
-    return left_out + [
+    rows = left_out + [
         {
             "cell": job.label,
             "budget": job.cell.budget.label() if job.cell.draw is None else f"{job.samples} samples",
-            "state": state(job),
+            "state": state(job) if begun is None or job.key in begun | cached else f"{state(job)}, beyond the time",
+            "time": estimated(job),
         }
         for training in trainings
         for job in (training.job, *training.draws)
     ]
-
-
-@contextmanager
-def _opened(options: Options) -> Iterator[tuple[Executor, str]]:
-    """Where the cells are to run, and on what kind of device."""
-    if options.executor not in ("local", "ray"):
-        raise UserError(f"--executor: expected local or ray, got {options.executor!r}")
-    if options.executor == "ray":
-        with Cluster(options.address or "auto", options.device, options.jobs) as cluster:
-            yield cluster, cluster.device
-        return
-    if options.address is not None:
-        raise UserError("--address: only --executor ray has one")
-    device = usable_device(options.device)
-    yield Local(options.jobs or (1 if device == "cuda" else provenance.cores())), device
-
-
-def _prepare(options: Options, device: str, side_by_side: int) -> _Prepared:
-    forget_opened()
-    name, content = matrices.load(options.matrix)
-    selected = matrices.expand(
-        content, options.models, options.datasets, options.seeds, options.budget, options.overrides
-    )
-    measure = content.measure
-    setup = Setup(
-        results=results_folder(options),
-        device=device,
-        data_dir=options.data_dir,
-        weights=options.weights,
-        extractor=options.extractor or measure.extractor,
-        samples=measure.samples,
-        likelihood_images=measure.likelihood_images,
-        likelihoods=tuple(dict.fromkeys(measure.likelihoods)),
-        metrics=None if measure.metrics is None else tuple(measure.metrics),
-        batch=measure.batch,
-        threads=measure.threads,
-        latency_s=measure.latency_s,
-        timed_seeds=measure.timed_seeds,
-        side_by_side=side_by_side,
-        time_limit_s=content.time_limit_s,
-    )
-    everything, missing = matrices.expand(content), dict[str, str]()
-    check_likelihoods([*everything, *selected], setup.likelihoods)
-    if not options.datasets:  # a data set that is asked for by name has to be there
-        selected, missing = available(selected, setup)
-        everything = [item for item in everything if item.dataset not in missing]
-    selected, unfit = fitting(selected, setup)
-    teachers = matrices.expand(content, (), options.datasets, options.seeds, options.budget)
-    return _Prepared(name, content.title, everything, selected, teachers, setup, missing, unfit)
+    return DryRun(rows, estimator.total(todo.trainings, todo.draws, todo.trained, slots), slots)

@@ -10,17 +10,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench import __version__, cli_evaluate
+from bench import __version__, cli_evaluate, cli_show
+from bench.progress import duration
 from bench.record import Record
 from bench.variants import told_apart
+
+if TYPE_CHECKING:
+    from bench.api import DryRun
+
+LEFT = 3
+"""Exit status of a run whose time budget ended before its cells; 1: some failed, 2: bad input, 130: Ctrl-C."""
 
 app = typer.Typer(
     name="trilemma",
@@ -45,7 +53,9 @@ Examples:
 
     trilemma run quick --set ddpm.blocks=2 --set vae.training.batch_size=128
 
-    trilemma run my_matrix.toml --dry-run           # what would be done
+    trilemma run my_matrix.toml --dry-run           # what would be done, and how long it may take
+
+    trilemma run digits --within 2h                 # what is worth most, in two hours; again goes on
 
     trilemma run digits --executor ray --address head:6379   # on the nodes of a Ray cluster
 """
@@ -89,7 +99,19 @@ def run(
     jobs: Annotated[int | None, typer.Option(min=1, help="Trainings at a time; one a core by default.")] = None,
     executor: Annotated[str, typer.Option(help="local, or ray: the nodes of a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the cluster's head, host:port; auto by default.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            help="Time for the whole run (90s, 30m, 2h): the most valuable cells first; exit status 3 if left."
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write event files to this folder while training (extra tensorboard).")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Tell curves to this tracking store while training (extra mlflow).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done, and how long it may take.")] = False,
 ) -> None:
     """Train and measure the cells of a matrix."""
     from bench import api
@@ -113,21 +135,26 @@ def run(
         jobs,
         executor,
         address,
+        None if within is None else api.seconds(within),
+        tensorboard,
+        mlflow,
     )
     if dry_run:
-        _print_plan(api.dry_run(options), console)
+        _print_plan(api.forecast(options), console)
         return
     out = report or Path("reports") / api.results_folder(options).name
     check_writable(out)
     with _stoppable():
         summary = api.execute(options, console)
     try:
-        _finish(summary.results, out, console)
+        if summary.done or summary.cached or not summary.left:
+            _finish(summary.results, out, console)
     finally:
         api.tell_missing(summary.missing, console)
         _tell_failed(summary.failed, console)
-    if summary.failed:
-        raise typer.Exit(1)
+        _tell_left(summary.left, within, console)
+    if summary.failed or summary.left:
+        raise typer.Exit(1 if summary.failed else LEFT)
 
 
 @app.command()
@@ -191,6 +218,16 @@ def _tell_failed(failed: Sequence[Record], console: Console) -> None:
     console.print(f"Run it again to retry only these: {again}", markup=False, soft_wrap=True)
 
 
+def _tell_left(left: Sequence[str], within: str | None, console: Console) -> None:
+    if not left:
+        return
+    console.print(f"\n{len(left)} cells are left, for which {within} did not suffice:", style="bold yellow")
+    for label in left:
+        console.print(f"  {label}", markup=False, soft_wrap=True)
+    again = shlex.join(["trilemma", "run", *sys.argv[2:]])
+    console.print(f"Run it again to go on: {again}", markup=False, soft_wrap=True)
+
+
 def _finish(results: Path, out: Path, console: Console) -> None:
     """Write the report, print the trilemma table and where the report lies."""
     from bench.report import render_terminal_table, write_report
@@ -240,35 +277,7 @@ def list_(
     Console().print(table)
 
 
-@app.command()
-def show(
-    results: Annotated[Path, typer.Argument(help="A results folder, such as results/quick.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One record a line, as stored.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One measurement a line.")] = False,
-) -> None:
-    """Show the records of a results folder.
-
-    Examples:
-
-        trilemma show results/quick
-
-        trilemma show results/quick --csv > measurements.csv
-    """
-    from bench import store
-    from bench.report import render_terminal_table
-
-    if as_json and as_csv:
-        raise UserError("show: expected --json or --csv, got both")
-    loaded = store.load(results)
-    for problem in loaded.problems:
-        print(f"note: {problem}", file=sys.stderr)
-    if as_json:
-        for record in loaded.records:
-            print(json.dumps(record.as_json()))
-    elif as_csv:
-        print(store.frame(loaded.records).to_csv(index=False), end="")
-    else:
-        Console().print(render_terminal_table(results))
+app.command(name="show", help=cli_show.HELP)(cli_show.show)
 
 
 def _overrides(settings: list[str], models: list[str]) -> dict[str, dict[str, Any]]:
@@ -293,14 +302,25 @@ def _overrides(settings: list[str], models: list[str]) -> dict[str, dict[str, An
     return out
 
 
-def _print_plan(plan: list[dict[str, str]], console: Console) -> None:
-    table = Table("cell", "budget", "state")
-    for row in plan:
-        table.add_row(row["cell"], row["budget"], row["state"])
+def _print_plan(plan: DryRun, console: Console) -> None:
+    table = Table("cell", "budget", "state", "time")
+    for row in plan.rows:
+        table.add_row(*(Text(row[name]) for name in ("cell", "budget", "state", "time")))
     console.print(table)
-    cells = [row for row in plan if not row["state"].startswith("left out")]
+    cells = [row for row in plan.rows if not row["state"].startswith("left out")]
     waiting = sum(row["state"] != "done" for row in cells)
     console.print(f"{len(cells)} cells, {len(cells) - waiting} done, {waiting} to do; nothing was run")
+    beyond = sum(row["state"].endswith("beyond the time") for row in cells)
+    if beyond:
+        console.print(f"{beyond} of them would be left for want of time", style="yellow", highlight=False)
+    total = plan.total
+    if total.known:
+        told = f"about {duration(total.seconds)} by past records, {plan.slots} trainings at a time"
+        told += f"; {total.unknown} cells without a record are not counted" if total.unknown else ""
+        told += f"; * {total.elsewhere} cells by records of other machines" if total.elsewhere else ""
+        console.print(told, highlight=False)
+    elif waiting:
+        console.print("no past record tells how long they take", highlight=False)
 
 
 def _is_a_rank() -> bool:

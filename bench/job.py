@@ -28,6 +28,8 @@ class Setup:
     timed_seeds: int | None = None
     side_by_side: int = 1  # trainings at a time
     time_limit_s: float = 3600.0
+    tensorboard: Path | None = None  # folder of event files, written while training
+    mlflow: str | None = None  # address of the store that curves are told to while training
 
 
 def with_absolute_paths(setup: Setup) -> Setup:

@@ -92,10 +92,33 @@ class ModelSpec(_Strict):
         return self
 
 
+class Exclude(_Strict):
+    """Cells that are not run: those that every key given here names."""
+
+    model: str | None = None
+    dataset: str | None = None
+    seed: int | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Exclude:
+        if self.model is None and self.dataset is None and self.seed is None:
+            raise ValueError("expected model, dataset or seed, got none, which would exclude all")
+        if self.model in ENDPOINTS and self.dataset is None:
+            raise ValueError(f"expected a model other than {' and '.join(ENDPOINTS)}, beside which all scores are read")
+        return self
+
+    def hits(self, wanted: Wanted) -> bool:
+        """Whether it names this cell."""
+        pairs = ((self.model, wanted.model), (self.dataset, wanted.dataset), (self.seed, wanted.seed))
+        return all(ours is None or ours == theirs for ours, theirs in pairs)
+
+
 class Matrix(_Strict):
     """A whole matrix file."""
 
     title: str = ""
+    include: list[str] = []  # matrices, shipped or by path from here, whose models stand before this file's own
+    exclude: list[Exclude] = []
     datasets: _Some[str] = ["digits"]
     seeds: _Some[int] = [0]
     images: int = Field(default=400_000, ge=1)  # budget of a model that names none
@@ -128,21 +151,68 @@ def _folder() -> Any:
 
 
 def load(name: str) -> tuple[str, Matrix]:
-    """Read a matrix by shipped name or by path of a TOML file; returns its name and content.
+    """Read a matrix by shipped name or by path of a TOML file; returns its name and content, what it includes with it.
 
     Raises:
-        UserError: if there is none, or a key or value is wrong, naming it.
+        UserError: if there is none, or a key or value is wrong, naming it, or files include each other in a circle.
     """
+    return _load(name, Path(), ())
+
+
+def _load(name: str, beside: Path, including: tuple[str, ...]) -> tuple[str, Matrix]:
     if name in shipped():
-        return name, _parse(_folder().joinpath(f"{name}.toml").read_text(encoding="utf-8"), name)
-    path = Path(name)
-    if path.suffix != ".toml":
-        raise UserError(f"unknown matrix {name!r}{nearest(name, shipped())} (or give the path of a .toml file)")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"matrix {name}: cannot read it: {error}") from None
-    return path.stem, _parse(text, name)
+        place, stem, text = name, name, _folder().joinpath(f"{name}.toml").read_text(encoding="utf-8")
+        beside = Path()
+    else:
+        path = beside / name
+        if path.suffix != ".toml":
+            raise UserError(f"unknown matrix {name!r}{nearest(name, shipped())} (or give the path of a .toml file)")
+        try:
+            place, stem, text = str(path.resolve()), path.stem, path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"matrix {path}: cannot read it: {error}") from None
+        beside = path.parent
+    if place in including:
+        raise UserError(f"matrix {name}: include: it includes itself, by {' -> '.join((*including, place))}")
+    own = _parse(text, name)
+    models: list[ModelSpec] = []
+    rules: list[Exclude] = []
+    for other in dict.fromkeys(own.include):
+        theirs = _load(other, beside, (*including, place))[1]
+        models += _included(theirs)
+        rules += _carried(theirs)
+    whole = own.model_copy(update={"models": [*models, *own.models], "exclude": [*own.exclude, *rules]})
+    _check_excludes(whole, name)
+    return stem, whole
+
+
+def _included(matrix: Matrix) -> Iterator[ModelSpec]:
+    """The models of another matrix with its budget and its batch; data sets and seeds are the including file's."""
+    gone = {rule.model for rule in matrix.exclude if rule.dataset is None and rule.seed is None}
+    batch = matrix.measure.batch if "batch" in matrix.measure.model_fields_set else None
+    for spec in matrix.models:
+        if spec.model not in gone:
+            budget = {} if spec.images or spec.seconds else {"images": matrix.images}
+            yield spec.model_copy(update={**budget, "batch": spec.batch or batch})
+
+
+def _carried(matrix: Matrix) -> Iterator[Exclude]:
+    """What another matrix excludes of its models on some data or with some seeds goes along with them."""
+    kept = dict.fromkeys(spec.model for spec in _included(matrix))
+    for rule in matrix.exclude:
+        if rule.dataset is not None or rule.seed is not None:
+            for model in kept if rule.model is None else [rule.model]:
+                if model in kept:
+                    yield rule.model_copy(update={"model": model})
+
+
+def _check_excludes(matrix: Matrix, name: str) -> None:
+    known = [*(spec.model for spec in matrix.models), *ENDPOINTS]
+    for i, rule in enumerate(matrix.exclude):
+        if rule.model is not None and rule.model not in known:
+            raise UserError(
+                f"matrix {name}: exclude.{i}.model: no model {rule.model!r} here{nearest(rule.model, known)}"
+            )
 
 
 def _parse(text: str, name: str) -> Matrix:
@@ -199,7 +269,9 @@ def expand(
             if datasets and spec.datasets and dataset not in spec.datasets and not models:
                 continue
             wanted += _seeds_of(matrix, spec, dataset, own, config, seeds)
-    return wanted
+    # a model that is asked for by name is not left out for its name alone
+    rules = [r for r in matrix.exclude if not (r.model in models and r.dataset is None and r.seed is None)]
+    return [item for item in wanted if not any(rule.hits(item) for rule in rules)]
 
 
 def _seeds_of(

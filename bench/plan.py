@@ -60,7 +60,8 @@ def misfit(entry: registry.Entry, dataset: Dataset) -> str:
 def _samples(dataset: Dataset) -> int:
     """N of all draws of a data set; no more than it has requests, since a translation has one answer to each."""
     requests = dataset.test.requests
-    return min(SAMPLES, len(dataset.development), *([] if requests is None else [len(requests)]))
+    real = len(dataset.train) + len(dataset.val)
+    return min(SAMPLES, real, *([] if requests is None else [len(requests)]))
 
 
 def forget_opened() -> None:
@@ -184,7 +185,7 @@ def _teacher(
 def _budget(entry: registry.Entry, wanted: Wanted, dataset: Dataset) -> Budget:
     """A model that is fitted in closed form sees the data once, whatever the matrix gives the others."""
     if isinstance(entry.model.build, type) and issubclass(entry.model.build, Fits):
-        return Budget(images=len(dataset.development if entry.model.build.fits_development else dataset.train))
+        return Budget(images=len(dataset.train) + (len(dataset.val) if entry.model.build.fits_development else 0))
     return wanted.budget
 
 

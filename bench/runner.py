@@ -13,6 +13,8 @@ from rich.console import Console
 
 from baselines.errors import UserError
 from bench import provenance, store
+from bench.allowance import Allowance, rounds_of
+from bench.estimates import Estimator, past_records
 from bench.executors.executor import Executor
 from bench.executors.local import Outcome
 from bench.job import Job, Setup
@@ -34,6 +36,7 @@ class Summary:
     done: int
     failed: tuple[Record, ...]
     missing: Mapping[str, str] = field(default_factory=dict)  # data sets that were left out, and why
+    left: tuple[str, ...] = ()  # labels of cells for which the time budget did not suffice
 
 
 def run_matrix(
@@ -46,6 +49,7 @@ def run_matrix(
     console: Console,
     missing: Collection[str] = (),
     teachers: Sequence[Wanted] = (),
+    within_s: float | None = None,
 ) -> Summary:
     """Run what is selected and not yet done.
 
@@ -59,6 +63,7 @@ def run_matrix(
         console: where progress goes.
         missing: data sets of the matrix that are not on this machine; their earlier records stay in the report.
         teachers: where teachers are looked for that `selected` does not name.
+        within_s: a time budget for all of it; None: none.
 
     Raises:
         UserError: for bad input, a results folder in use, or one that cannot be written.
@@ -74,8 +79,20 @@ def run_matrix(
             console.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
         _announce(todo, records, console)
         _write_run(name, title, trainings, everything, selected, setup, records, missing)
-        done, failed = _execute(todo, records, executor, console)
-        return Summary(setup.results, len(todo.cached), done, tuple(failed))
+        allowance = _allowance(within_s, trainings, todo, setup)
+        with Display(console, len(todo.trainings) + len(todo.draws)) as display:
+            execution = _Execution(records, executor, display, allowance)
+            execution.run(todo)
+        failed = {id(record): record for record in execution.failed.values()}
+        left = {job.label: job for job in execution.left.values()}
+        return Summary(setup.results, len(todo.cached), execution.done, tuple(failed.values()), left=tuple(left))
+
+
+def _allowance(within_s: float | None, trainings: Sequence[Training], todo: Todo, setup: Setup) -> Allowance | None:
+    if within_s is None:
+        return None
+    estimator = Estimator(past_records(setup.results), setup)
+    return Allowance(within_s, estimator, todo.trained, rounds_of([training.job for training in trainings]))
 
 
 def _announce(todo: Todo, records: Mapping[str, Record], console: Console) -> None:
@@ -89,32 +106,80 @@ def _announce(todo: Todo, records: Mapping[str, Record], console: Console) -> No
     console.print(text + (f", {lacking} of them with files missing" if lacking else ""))
 
 
-def _execute(
-    todo: Todo, records: Mapping[str, Record], executor: Executor, console: Console
-) -> tuple[int, list[Record]]:
-    done, failed = 0, dict[str, Record]()
-    with Display(console, len(todo.trainings) + len(todo.draws)) as display:
-        for wave in waves(todo.trainings):
-            able = [job for job in wave if job.teacher is None or job.teacher.train_key not in failed]
+class _Execution:
+    """Runs what is to do, wave after wave, and keeps count."""
+
+    def __init__(
+        self, records: Mapping[str, Record], executor: Executor, display: Display, allowance: Allowance | None
+    ) -> None:
+        self.records, self.executor, self.display, self.allowance = records, executor, display, allowance
+        self.done = 0
+        self.failed: dict[str, Record] = {}
+        self.left: dict[str, Job] = {}  # for want of time, by key; a training by its train_key as well
+
+    def run(self, todo: Todo) -> None:
+        """All of it, or the most valuable first while there is time."""
+        if self.allowance is None:
+            self._pass(todo.trainings, todo.draws)
+            return
+        for trainings, draws in self.allowance.passes(todo.trainings, todo.draws, self.executor.side_by_side):
+            self._pass(trainings, draws)
+
+    def _pass(self, trainings: Sequence[Job], draws: Sequence[Job]) -> None:
+        for wave in waves(trainings):
+            able = []
             for job in wave:
-                if job.teacher is not None and job not in able:
-                    why = failed[job.teacher.train_key]
-                    failed[job.train_key] = _without(job, f"its teacher {why.cell.label()}", why, display)
-            for record in _run(able, executor, False, records, display):
-                done += record.status == "ok"
-                if record.status != "ok":
-                    failed[record.train_key] = record
-        ready = [job for job in todo.draws if job.train_key not in failed]
-        for job in todo.draws:
-            if job.train_key in failed:
-                failed[job.key] = _without(job, "its training", failed[job.train_key], display)
+                teacher = None if job.teacher is None else job.teacher.train_key
+                if teacher in self.failed:
+                    why = self.failed[teacher]
+                    self.failed[job.train_key] = _without(job, f"its teacher {why.cell.label()}", why, self.display)
+                elif teacher in self.left or not self._admits(job, [d for d in draws if d.train_key == job.train_key]):
+                    self._leave(job)
+                else:
+                    able.append(job)
+            self._run(able, alone=False)
+        ready = []
+        for job in draws:
+            if job.train_key in self.failed:
+                self.failed[job.key] = _without(job, "its training", self.failed[job.train_key], self.display)
+            elif job.train_key in self.left:
+                self._leave(job)
+            else:
+                ready.append(job)
         for timed in (False, True):
-            now = [job for job in ready if job.timed == timed]
-            for record in _run(now, executor, timed, records, display):
-                done += record.status == "ok"
+            self._run([job for job in ready if job.timed == timed], alone=timed)
+
+    def _run(self, jobs: Sequence[Job], alone: bool) -> None:
+        """Within a time budget as many at a time as run side by side, so that each is weighed when it would begin."""
+        side_by_side = 1 if alone else self.executor.side_by_side
+        size = len(jobs) if self.allowance is None else side_by_side
+        for first in range(0, len(jobs), size or 1):
+            now = []
+            for job in jobs[first : first + size]:
+                if job.cell.draw is None or self._admits(job):
+                    now.append(job)
+                else:
+                    self._leave(job)
+            for job, record in _run(now, self.executor, alone, self.records, self.display, self.allowance):
+                if record is None:
+                    self._leave(job)
+                    continue
+                if self.allowance is not None:
+                    self.allowance.estimator.learn(record)
+                self.done += record.status == "ok"
                 if record.status != "ok":
-                    failed[record.key] = record
-    return done, list(failed.values())
+                    self.failed[job.key] = record
+                    if job.cell.draw is None:
+                        self.failed[job.train_key] = record
+
+    def _admits(self, job: Job, and_then: Sequence[Job] = ()) -> bool:
+        return self.allowance is None or self.allowance.admits(job, and_then)
+
+    def _leave(self, job: Job) -> None:
+        self.left[job.key] = job
+        if job.cell.draw is None:
+            self.left[job.train_key] = job
+        self.display.finished(job.label, "left for want of time")
 
 
 def _without(job: Job, what: str, why: Record, display: Display) -> Record:
@@ -127,9 +192,17 @@ def _without(job: Job, what: str, why: Record, display: Display) -> Record:
 
 
 def _run(
-    jobs: Sequence[Job], executor: Executor, alone: bool, records: Mapping[str, Record], display: Display
-) -> Iterator[Record]:
-    """Run jobs side by side, or each alone on its machine, and write each one's record as soon as it ends."""
+    jobs: Sequence[Job],
+    executor: Executor,
+    alone: bool,
+    records: Mapping[str, Record],
+    display: Display,
+    allowance: Allowance | None,
+) -> Iterator[tuple[Job, Record | None]]:
+    """Run jobs side by side, or each alone on its machine, and write each one's record as soon as it ends.
+
+    None in place of a record if the time budget ended first.
+    """
 
     def on_progress(job: Job, progress: tuple[str, int, int]) -> None:
         display.progress(job.label, *progress)
@@ -137,17 +210,20 @@ def _run(
     if not jobs:
         return
     pairs = [(job, records.get(job.key)) for job in jobs]
-    outcomes = executor.run(
-        pairs, alone, jobs[0].setup.time_limit_s, lambda pair, progress: on_progress(pair[0], progress)
-    )
+    own = jobs[0].setup.time_limit_s
+    limit = own if allowance is None else min(own, allowance.remaining)
+    outcomes = executor.run(pairs, alone, limit, lambda pair, progress: on_progress(pair[0], progress))
     for outcome in outcomes:
         job = outcome.job[0]
+        if outcome.status == "timeout" and limit < own:
+            yield job, None
+            continue
         record = _record_of(job, outcome)
         store.append(job.setup.results, record)
         problem = record.error.splitlines()[0] if record.error else ""
         text = f"{record.status} in {duration(outcome.seconds)}" if record.status == "ok" else record.status
         display.finished(job.label, f"{text}: {problem}" if problem else text)
-        yield record
+        yield job, record
 
 
 def _record_of(job: Job, outcome: Outcome[tuple[Job, Record | None]]) -> Record:

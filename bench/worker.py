@@ -50,6 +50,7 @@ from bench.metrics.feature_cache import FeatureCache
 from bench.metrics.images import of_samples, of_split
 from bench.plan import open_dataset
 from bench.record import Artifact, Cell, Measurement, Record
+from bench.tracking import Follower
 
 Send = Callable[[tuple[str, int, int]], None]
 
@@ -172,11 +173,12 @@ class _Cell:
         else:
             if isinstance(self.model, Distils):
                 self.model.learn_from(self._teacher())
-            where = folder, self.progress, device
-            run = trainer.Trainer(
-                self.model, self.dataset, cell.seed, cell.budget, *where, task=self.task, team=self.team
-            )
-            state = run.run()
+            with Follower(self.job, self.progress) as follower:
+                where = folder, follower.progress, device
+                run = follower.training = trainer.Trainer(
+                    self.model, self.dataset, cell.seed, cell.budget, *where, task=self.task, team=self.team
+                )
+                state = run.run()
             if self.team.rank == 0:
                 snapshots.save(folder, run.snapshots.taken)
         plain = dict(state.__dict__)

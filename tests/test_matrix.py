@@ -74,6 +74,12 @@ def test_overrides_are_laid_over_the_config(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("titel = 'x'", r"titel: unknown key"),
+        ("[[exclude]]", r"exclude\.0: .*expected model, dataset or seed, got none"),
+        ("[[exclude]]\nmodel = 'real'", r"exclude\.0: .*other than real and histogram"),
+        ("[[exclude]]\nmodel = 'vaee'\n[[models]]\nmodel = 'vae'", r"exclude\.0\.model: no model 'vaee' here; did you"),
+        ("include = ['quik']", r"unknown matrix 'quik'; did you mean 'quick'"),
+        ("include = ['none.toml']", r"none\.toml: cannot read it"),
+        ("include = ['mine.toml']", r"it includes itself, by .*mine\.toml -> .*mine\.toml"),
         ("seeds = ['a']", r"seeds\.0: .*integer"),
         ("seeds = []", "seeds"),
         ("[[models]]\nmodel = 'vae'\nimages = -1", r"models\.0\.images"),
@@ -162,3 +168,47 @@ def test_which_seeds_are_timed_does_not_hang_on_what_is_selected(tmp_path: Path)
         assert [d.key for d in alone.draws] == [d.key for d in planned[item.model, item.seed].draws]
     (own,) = plan([replace(whole[-1], seed=7)], setup, whole)
     assert own.draws[0].timed, "a seed that the matrix has not is the first of its own"
+
+
+def test_an_included_matrix_lends_its_models_with_their_budgets_and_not_its_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "other.toml").write_text(
+        'datasets = ["digits"]\nseeds = [5]\nimages = 777\ninclude = ["third.toml"]\n[measure]\nbatch = 64\n'
+        '[[models]]\nmodel = "vae"\n[[models]]\nmodel = "dcgan"\nseconds = 3.0\n[[models]]\nmodel = "ddpm"\n'
+        '[[exclude]]\nmodel = "ddpm"\n[[exclude]]\nmodel = "vae"\nseed = 1\n'
+    )
+    (tmp_path / "sub" / "third.toml").write_text('[[models]]\nmodel = "made"\nimages = 9\n')  # beside who includes it
+    text = 'include = ["sub/other.toml"]\ndatasets = ["markov-mesh"]\nseeds = [0, 1]\n[[models]]\nmodel = "gmm"\n'
+    wanted = matrix.expand(matrix.load(write(tmp_path, text))[1], seeds=[0])
+    assert [(w.model, w.dataset, w.budget, w.batch) for w in wanted[:4]] == [
+        ("made", "markov-mesh", Budget(images=9), 64),
+        ("vae", "markov-mesh", Budget(images=777), 64),
+        ("dcgan", "markov-mesh", Budget(seconds=3.0), 64),
+        ("gmm", "markov-mesh", Budget(images=400_000), None),
+    ]
+    every = {(w.model, w.seed) for w in matrix.expand(matrix.load(str(tmp_path / "mine.toml"))[1])}
+    assert {seed for model, seed in every if model == "vae"} == {0}, "what it excludes goes along"
+    assert {seed for model, seed in every if model == "dcgan"} == {0, 1}
+    assert "ddpm" not in {model for model, _ in every}
+
+
+def test_a_shipped_matrix_can_be_included_and_thinned(tmp_path: Path) -> None:
+    text = (
+        'include = ["quick"]\ndatasets = ["digits", "markov-mesh"]\nseeds = [0, 1]\n'
+        '[[exclude]]\nmodel = "ddpm"\n'
+        '[[exclude]]\nmodel = "dcgan"\ndataset = "markov-mesh"\n'
+        '[[exclude]]\nmodel = "vae"\nseed = 1\n'
+    )
+    content = matrix.load(write(tmp_path, text))[1]
+    cells = {(w.model, w.dataset, w.seed) for w in matrix.expand(content)}
+    both = [(dataset, seed) for dataset in ("digits", "markov-mesh") for seed in (0, 1)]
+    of = {name: {(d, s) for m, d, s in cells if m == name} for name in ("ddpm", "dcgan", "vae", "pixelcnn")}
+    assert of == {
+        "ddpm": set(),
+        "dcgan": {("digits", 0), ("digits", 1)},
+        "vae": {("digits", 0), ("markov-mesh", 0)},
+        "pixelcnn": set(both),
+    }
+    asked = matrix.expand(content, models=["ddpm", "dcgan"])
+    assert {(w.dataset, w.seed) for w in asked if w.model == "ddpm"} == set(both), "asked for by its name"
+    assert {w.dataset for w in asked if w.model == "dcgan"} == {"digits"}

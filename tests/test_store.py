@@ -6,6 +6,8 @@ import json
 import math
 import multiprocessing
 import os
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from baselines.errors import UserError
 from baselines.types import Budget, Draw
-from bench import store
+from bench import migrations, store
 from bench.record import Artifact, Cell, Measurement, Record
 
 
@@ -97,13 +99,102 @@ def test_a_line_that_is_no_record_is_skipped_and_told(tmp_path: Path, garbage: b
     loaded = store.load(tmp_path)
     assert [r.key for r in loaded.records] == ["a", "b"]
     assert len(loaded.problems) == 1
-    assert "0001.jsonl:2" in loaded.problems[0]
+    assert re.search(r"0001-[0-9a-f]{8}\.jsonl:2", loaded.problems[0])
 
 
 def test_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
     store.append(tmp_path, replace(make("a"), schema=99))
-    with pytest.raises(UserError, match=r"0001\.jsonl:1.*99 is newer"):
+    with pytest.raises(UserError, match=r"0001-[0-9a-f]{8}\.jsonl:1.*99 is newer"):
         store.load(tmp_path)
+
+
+def test_a_record_of_an_older_schema_is_migrated_step_by_step_and_one_without_a_way_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append(tmp_path, make("a", 2.0))  # as this version writes it, which the next two will call old
+    old = store.SCHEMA
+
+    def rename(plain: dict[str, object]) -> dict[str, object]:
+        return {("why_not" if name == "skipped" else name): value for name, value in plain.items()}
+
+    def name_back(plain: dict[str, object]) -> dict[str, object]:
+        assert plain["schema"] == old + 1
+        told = {name: f"{reason}!" for name, reason in plain["why_not"].items()}  # type: ignore[attr-defined]
+        return {**{name: value for name, value in plain.items() if name != "why_not"}, "skipped": told}
+
+    for module in (store, migrations):
+        monkeypatch.setattr(module, "SCHEMA", old + 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {old: rename, old + 1: name_back})
+    loaded = store.load(tmp_path)
+    assert loaded.problems == ()
+    assert loaded.records == (make("a", 2.0, skipped={"kid": "too few!"}, schema=old + 2),)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {})
+    loaded = store.load(tmp_path)
+    assert loaded.records == ()
+    assert f"schema {old} is older than any that this version reads" in loaded.problems[0]
+
+
+def by_another_process(folder: Path, *records: Record) -> None:
+    """Written as a run of its own: in a shard of its own."""
+    context = multiprocessing.get_context("fork")
+    for item in records:
+        writer = context.Process(target=store.append, args=(folder, item))
+        writer.start()
+        writer.join()
+        assert writer.exitcode == 0
+
+
+def at(hour: int) -> dict[str, str]:
+    return {"time": f"2026-01-01T{hour:02d}:00:00+00:00"}
+
+
+def test_folders_of_two_machines_are_merged_by_copying_files_and_the_newest_of_a_cell_wins(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    by_another_process(one, make("a", 1.0, provenance=at(1)), make("both", 2.0, provenance=at(9)))
+    by_another_process(two, make("b", 3.0, provenance=at(1)), make("both", 4.0, provenance=at(8)))
+    by_another_process(two, make("later", 5.0, provenance=at(2)))
+    shutil.copytree(two / "records", one / "records", dirs_exist_ok=True)
+    assert len(list((one / "records").iterdir())) == 5, "no file took another's place"
+    loaded = store.load(one)
+    assert {r.key: r.measured[0].value for r in loaded.records} == {"a": 1.0, "b": 3.0, "both": 2.0, "later": 5.0}
+    assert len(loaded.problems) == 1
+    assert "1 cells were measured more than once, and the newest record of each is taken" in loaded.problems[0]
+
+
+def test_on_one_machine_the_later_run_wins_even_if_the_clock_was_set_back(tmp_path: Path) -> None:
+    by_another_process(tmp_path, make("a", 1.0, provenance=at(9)), make("a", 2.0, provenance=at(1)))
+    loaded = store.load(tmp_path)
+    assert [r.measured[0].value for r in loaded.records] == [2.0]
+    assert loaded.problems == ()
+
+
+def test_shards_named_by_a_number_alone_are_read_before_later_ones(tmp_path: Path) -> None:
+    shard = store.append(tmp_path, make("a", 1.0))
+    shard.rename(shard.with_name("0001.jsonl"))  # as versions before this one called them
+    by_another_process(tmp_path, make("a", 2.0))
+    assert sorted(path.name[:4] for path in (tmp_path / "records").iterdir()) == ["0001", "0002"]
+    assert [r.measured[0].value for r in store.load(tmp_path).records] == [2.0]
+
+
+def test_a_line_without_what_has_a_default_is_a_record(tmp_path: Path) -> None:
+    shard = store.append(tmp_path, make("a"))
+    plain = make("b").as_json()
+    del plain["provenance"], plain["cell"]["config"], plain["measured"][0]["protocol"]
+    shard.write_text(json.dumps(plain) + "\n")
+    loaded = store.load(tmp_path)
+    assert loaded.problems == ()
+    assert (loaded.records[0].provenance, loaded.records[0].cell.config, loaded.records[0].measured[0].protocol) == (
+        {},
+        {},
+        {},
+    )
+
+
+def test_equal_protocols_of_many_records_are_one_in_memory(tmp_path: Path) -> None:
+    for i in range(3):
+        store.append(tmp_path, make(f"k{i}"))
+    protocols = {id(r.measured[0].protocol) for r in store.load(tmp_path).records}
+    assert len(protocols) == 1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

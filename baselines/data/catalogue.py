@@ -12,14 +12,18 @@ from baselines.data import (
     across,
     arrays,
     captioned,
+    celeba,
+    cifar10,
     digits,
     domains,
     enlarged,
+    fashion_mnist,
     folder,
     markov_mesh,
     mnist,
     outline,
     puzzle,
+    svhn,
 )
 from baselines.data.dataset import Dataset
 from baselines.errors import UserError
@@ -42,6 +46,10 @@ _FIXED: dict[str, tuple[str, Callable[[], Dataset]]] = {
         markov_mesh.load,
     ),
 }
+_FILES: dict[str, tuple[str, Callable[[Path | None], Dataset]]] = {
+    module.NAME: (module.DESCRIPTION, module.load) for module in (fashion_mnist, cifar10, svhn, celeba)
+}
+"""Published files, looked for in the data folder and else downloaded."""
 _MADE_OF: dict[str, tuple[str, Callable[[Dataset], Dataset]]] = {
     "large": ("16x16 or 32x32, 256 levels", enlarged.of),
     "puzzle": ("the same, with three key patches of each image in no order and without their places", puzzle.of),
@@ -67,6 +75,7 @@ def names() -> tuple[DatasetInfo, ...]:
     return (
         *(DatasetInfo(name, line) for name, (line, _) in _FIXED.items()),
         *(DatasetInfo(name, f"70,000 handwritten digits, 28x28; {line}") for name, line in mnist.VARIANTS.items()),
+        *(DatasetInfo(name, line) for name, (line, _) in _FILES.items()),
         *(
             DatasetInfo(f"{base}-{kind}", f"made of {base}: {line}")
             for kind, (line, _) in _MADE_OF.items()
@@ -89,6 +98,8 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
         return _FIXED[name][1]()
     if name in mnist.VARIANTS:
         return mnist.load(name, data_dir or _data_dir_from_environment())
+    if name in _FILES:
+        return _FILES[name][1](data_dir or _data_dir_from_environment())
     if name in _BETWEEN:
         first, _, second = name.partition("-to-")
         return _BETWEEN[name][1](load(first, data_dir), load(second, data_dir))

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.client
-import os
-import socket
-import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from baselines.data import idx
+from baselines.data import fetching, idx
 from baselines.data.dataset import Dataset, Split
 from baselines.data.splitting import as_split, stratified_order
-from baselines.errors import MissingDataError, UserError
+from baselines.errors import UserError
 from baselines.types import ImageShape
 
 FILES = {
@@ -34,7 +27,6 @@ FILES = {
 VAL = 5_000  # of the 60,000 published training images
 THRESHOLD = 128
 _SEED = 19_981_101  # of the one Bernoulli draw
-_TIMEOUT_S = 30.0  # without an answer from a server
 
 VARIANTS = {
     "mnist": "8-bit intensities",
@@ -72,17 +64,12 @@ def find_files(data_dir: Path | None) -> dict[str, Path]:
     Raises:
         UserError: if data_dir is no folder, holds only some of the files, or the download fails.
     """
-    if data_dir is not None and not data_dir.is_dir():
-        raise UserError(f"data folder: expected an existing folder, got {data_dir}; create it or name another")
-    root = data_dir if data_dir is not None else _cache_folder()
-    for folder in (root, root / "mnist", root / "MNIST" / "raw", root / "mnist" / "MNIST" / "raw"):
-        found = {name: path for name in FILES if (path := _either(folder, name)) is not None}
-        if len(found) == len(FILES):
-            return found
-        if found:
-            lacking = ", ".join(name for name in FILES if name not in found)
-            raise UserError(f"{folder}: expected the four MNIST files, {lacking} (or .gz) missing; add what is missing")
-    return _download(root)
+    root = fetching.data_root(data_dir)
+    folders = [root, root / "mnist", root / "MNIST" / "raw", root / "mnist" / "MNIST" / "raw"]
+    found = fetching.find_together(folders, list(FILES), "MNIST", packed=True)
+    if found:
+        return found
+    return dict(zip(FILES, fetching.download("mnist", root, [f"{name}.gz" for name in FILES], _fetch), strict=True))
 
 
 def read_published(paths: dict[str, Path]) -> Published:
@@ -166,52 +153,8 @@ def _bernoulli(raw: Published) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return drawn[0], drawn[1]
 
 
-def _either(folder: Path, name: str) -> Path | None:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if os.path.isfile(path):  # which is False, and no error, where we may not look
-            return path
-    return None
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "trilemma"
-
-
-def _download(root: Path) -> dict[str, Path]:
-    """Fetch the files by torchvision into root/mnist, whole or not at all."""
-    target = root / "mnist"
-    wanted = f"the files {', '.join(f'{name}.gz' for name in FILES)}"
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix="download-") as scratch:
-            _fetch(Path(scratch))
-            for name in FILES:
-                (Path(scratch) / "MNIST" / "raw" / f"{name}.gz").replace(target / f"{name}.gz")
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise MissingDataError(
-            f"mnist: not found in {root}, and the download failed ({reason}). Expected {wanted} in {target}: copy "
-            "them there, or name the folder that holds them by --data-dir or TRILEMMA_DATA"
-        ) from None
-    return {name: target / f"{name}.gz" for name in FILES}
-
-
-def _fetch(folder: Path) -> None:
+def _fetch(folder: Path) -> Path:
     from torchvision.datasets import MNIST  # seconds of import, needed only here
 
-    print(f"mnist: downloading to {folder.parent}", file=sys.stderr)
-    # torchvision prints its progress, and stdout may be read by a program
-    with contextlib.redirect_stdout(sys.stderr), _socket_timeout(_TIMEOUT_S):
-        MNIST(str(folder), download=True)
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """A limit on silence, which torchvision does not set: a firewall that drops packets must not hang the run."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    MNIST(str(folder), download=True)
+    return folder / "MNIST" / "raw"

@@ -37,7 +37,7 @@ def test_every_listed_name_is_known_to_load(tmp_path: Path) -> None:
         ("foldr:/somewhere", "did you mean 'folder'"),
         ("folder:", "expected folder:PATH, got 'folder:'"),
         ("npz", "expected npz:PATH, got 'npz'"),
-        ("", "unknown name ''; known: digits"),
+        ("", "unknown name ''; known: celeba"),
     ],
 )
 def test_an_unknown_name_is_met_with_the_nearest(name: str, message: str) -> None:

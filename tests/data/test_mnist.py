@@ -68,7 +68,7 @@ def test_files_that_are_not_the_published_ones_are_refused_by_name_and_checksum(
 def test_a_missing_file_of_the_four_is_named(tmp_path: Path) -> None:
     write_files(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(UserError, match="expected the four MNIST files, t10k-labels-idx1-ubyte"):
+    with pytest.raises(UserError, match="expected the 4 files of MNIST, t10k-labels-idx1-ubyte"):
         mnist.find_files(tmp_path)
 
 

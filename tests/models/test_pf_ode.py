@@ -36,9 +36,9 @@ from baselines.errors import UserError
 from baselines.noise import Noise
 from baselines.types import ImageShape
 from bench import matrix as matrices
-from bench.api import Options, _prepare
 from bench.metrics.base import Subject
 from bench.metrics.likelihood import BitsPerDim
+from bench.prepare import Options, prepare
 
 CHAIN = make_process("linear", 100, 1e-4, 0.02)
 CHW = (1, 2, 3)
@@ -318,10 +318,10 @@ def test_a_matrix_asks_for_it_and_the_number_states_its_errors(tmp_path: Path, m
     monkeypatch.setattr(gaussian_diffusion, "PF_ODE_STEPS", 8)
     path = tmp_path / "mine.toml"
     path.write_text('[measure]\nlikelihoods = ["pf_ode"]\n[[models]]\nmodel = "ddpm"\n')
-    assert _prepare(Options(str(path), results=tmp_path)).setup.likelihoods == ("pf_ode",)
+    assert prepare(Options(str(path), results=tmp_path), "cpu", 1).setup.likelihoods == ("pf_ode",)
     path.write_text('[measure]\nlikelihoods = ["pf_odd"]\n[[models]]\nmodel = "ddpm"\n')
     with pytest.raises(UserError, match=r"likelihoods: no model here has 'pf_odd' on request; did you mean 'pf_ode'"):
-        _prepare(Options(str(path), results=tmp_path))
+        prepare(Options(str(path), results=tmp_path), "cpu", 1)
     assert matrices.load("quick")[1].measure.likelihoods == []
     dataset = catalogue.load("digits")
     model = small("ddpm", dataset.shape, timesteps=20)
