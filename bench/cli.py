@@ -46,8 +46,6 @@ Examples:
     trilemma run quick --set ddpm.blocks=2 --set vae.training.batch_size=128
 
     trilemma run my_matrix.toml --dry-run           # what would be done
-
-    trilemma run digits --executor ray --address head:6379   # on the nodes of a Ray cluster
 """
 
 
