@@ -29,6 +29,7 @@ from bench.record import Cell, Record
 from tests.two_nodes import ADDRESS, unshared, why_not
 
 ROOT = Path(__file__).parents[1]
+NO_CLUSTER = why_not()
 
 
 def a_job(results: Path, train_key: str = "abc") -> Job:
@@ -148,6 +149,16 @@ def test_a_node_does_a_cell_in_a_folder_of_its_own_and_hands_all_of_it_back(tmp_
     status, _, error, _ = list(node.carry_out(wrong, ()))[-1][1]
     assert status == "failed"
     assert "put the same files on all nodes" in error
+
+
+def test_a_node_that_cannot_start_a_process_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError("too many processes")
+
+    monkeypatch.setattr(node, "run_jobs", refuse)
+    order = node.Order((a_job(tmp_path), None), 1.0, str(tmp_path), (), None, "", node.code())
+    kind, (status, record, error, _) = list(node.carry_out(order, ()))[-1]
+    assert (kind, status, record, error) == ("outcome", "failed", None, "OSError: too many processes")
 
 
 def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +337,7 @@ def lines(folder: Path) -> list[Record]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(why_not() is not None, reason=f"a cluster of two nodes: {why_not()}")
+@pytest.mark.skipif(NO_CLUSTER is not None, reason=f"a cluster of two nodes: {NO_CLUSTER}")
 def test_a_node_killed_in_the_middle_loses_no_cell_and_doubles_no_record(tmp_path: Path) -> None:
     script = [*unshared(), sys.executable, str(ROOT / "tests" / "two_nodes.py"), str(tmp_path / "far"), "kill"]
     done = run(tmp_path / "far", *script, more=("--executor", "ray", "--address", ADDRESS))
