@@ -7,10 +7,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,7 +18,8 @@ from rich.text import Text
 
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench import __version__, cli_evaluate, cli_show
+from bench import __version__, cli_evaluate, cli_show, cli_train
+from bench.cli_common import overrides, stoppable
 from bench.progress import duration
 from bench.record import Record
 from bench.variants import told_apart
@@ -56,8 +56,6 @@ Examples:
     trilemma run my_matrix.toml --dry-run           # what would be done, and how long it may take
 
     trilemma run digits --within 2h                 # what is worth most, in two hours; again goes on
-
-    trilemma run digits --executor ray --address head:6379   # on the nodes of a Ray cluster
 """
 
 
@@ -127,7 +125,7 @@ def run(
         seed or (),
         None if budget is None else Budget.parse(budget),
         device,
-        _overrides(set_ or [], named),
+        overrides(set_ or [], named),
         results,
         data_dir,
         weights,
@@ -144,7 +142,7 @@ def run(
         return
     out = report or Path("reports") / api.results_folder(options).name
     check_writable(out)
-    with _stoppable():
+    with stoppable():
         summary = api.execute(options, console)
     try:
         if summary.done or summary.cached or not summary.left:
@@ -155,56 +153,6 @@ def run(
         _tell_left(summary.left, within, console)
     if summary.failed or summary.left:
         raise typer.Exit(1 if summary.failed else LEFT)
-
-
-@app.command()
-def train(
-    context: typer.Context,
-    matrix: Annotated[str, typer.Argument(help="A shipped matrix or a TOML file.")] = "quick",
-    model: Annotated[list[str] | None, typer.Option(help="Only this model: name, dotted module or .py file.")] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Instead of the matrix's data sets.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Instead of the matrix's seeds.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Training images (400000, 400k).")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    set_: Annotated[list[str] | None, typer.Option("--set", help="model.key=value, the value as in TOML.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Folder of the records; results/MATRIX by default.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie; TRILEMMA_DATA by default.")] = None,
-) -> None:
-    """Train the models of a matrix without measuring them; under torchrun, each by all of its processes together.
-
-    `trilemma run` with the same options then finds them trained.
-
-    Example:
-
-        torchrun --nproc-per-node 2 -m bench train mnist --model ddpm
-    """
-    from bench import api
-
-    sys.path.insert(0, str(Path.cwd()))
-    parsed, named = None if budget is None else Budget.parse(budget), model or []
-    overrides = _overrides(set_ or [], named)
-    options = api.Options(
-        matrix, named, dataset or (), seed or (), parsed, device, overrides, results=results, data_dir=data_dir
-    )
-    with _stoppable():
-        left_out = api.train(options, Console(), together=context.obj is True)
-    if left_out:
-        print(f"{left_out} trainings were left out: `trilemma run` does each by one process", file=sys.stderr)
-    if context.obj is True:
-        from bench.team import Joined
-
-        Joined.leave(int(bool(left_out)))
-    raise typer.Exit(int(bool(left_out)))
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Ctrl-C ends the run and says how it goes on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130) from None
 
 
 def _tell_failed(failed: Sequence[Record], console: Console) -> None:
@@ -237,6 +185,7 @@ def _finish(results: Path, out: Path, console: Console) -> None:
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
+app.command(name="train", help=cli_train.HELP)(cli_train.train)
 app.command(name="evaluate", help=cli_evaluate.HELP)(cli_evaluate.evaluate)
 
 
@@ -278,28 +227,6 @@ def list_(
 
 
 app.command(name="show", help=cli_show.HELP)(cli_show.show)
-
-
-def _overrides(settings: list[str], models: list[str]) -> dict[str, dict[str, Any]]:
-    """`model.key=value` to {model: {key: value}}, the value read as TOML, or as a bare word.
-
-    models: those named by --model, some of whose names hold dots themselves (my.module, file.py).
-    """
-    import tomllib
-
-    out: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        target, equals, text = setting.partition("=")
-        named = max((name for name in models if target.startswith(f"{name}.")), key=len, default=None)
-        model, dot, key = (named, ".", target[len(named) + 1 :]) if named else target.partition(".")
-        if not (equals and dot and model and key):
-            raise UserError(f"--set: expected model.key=value, got {setting!r}")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        out.setdefault(model, {})[key] = value
-    return out
 
 
 def _print_plan(plan: DryRun, console: Console) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import api, cli
+from bench import api, cli, prepare
 from bench.runner import Summary
 from tests.command import trilemma_here
 
@@ -234,7 +234,7 @@ def test_help_shows_an_example(command: str, tmp_path: Path) -> None:
 def test_a_data_set_that_is_left_out_is_told_before_the_run_and_after_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "available", lambda wanted, setup: (wanted, {"mnist": "not on this machine"}))
+    monkeypatch.setattr(prepare, "available", lambda wanted, setup: (wanted, {"mnist": "not on this machine"}))
     monkeypatch.setattr(api, "run_matrix", lambda *rest: Summary(tmp_path, 0, 0, ()))
     monkeypatch.setattr(cli, "_finish", lambda results, out, console: console.print("report: here"))
     lines = trilemma_here(tmp_path, "run", "quick").stdout.splitlines()

@@ -9,8 +9,11 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,13 +21,15 @@ import torch
 from baselines import checkpoint
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench.executors import cluster, freight, node
+from bench.executors import freight, machines, node
+from bench.executors.cluster import Cluster
 from bench.executors.freight import Piece, Unpacker, Watched, needed, pieces
 from bench.job import Job, Setup
 from bench.record import Cell, Record
 from tests.two_nodes import ADDRESS, unshared, why_not
 
 ROOT = Path(__file__).parents[1]
+NO_CLUSTER = why_not()
 
 
 def a_job(results: Path, train_key: str = "abc") -> Job:
@@ -146,10 +151,20 @@ def test_a_node_does_a_cell_in_a_folder_of_its_own_and_hands_all_of_it_back(tmp_
     assert "put the same files on all nodes" in error
 
 
+def test_a_node_that_cannot_start_a_process_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Any:
+        raise OSError("too many processes")
+
+    monkeypatch.setattr(node, "run_jobs", refuse)
+    order = node.Order((a_job(tmp_path), None), 1.0, str(tmp_path), (), None, "", node.code())
+    kind, (status, record, error, _) = list(node.carry_out(order, ()))[-1]
+    assert (kind, status, record, error) == ("outcome", "failed", None, "OSError: too many processes")
+
+
 def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'trilemma-bench\[ray\]'"):
-        cluster.connect("auto")
+        machines.connect("auto")
 
 
 def test_an_address_that_is_none_or_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,25 +179,132 @@ def test_an_address_that_is_none_or_does_not_answer_is_told_at_once(monkeypatch:
         ("ray://head:10001", "cannot stream"),
     ):
         with pytest.raises(UserError, match=told):
-            cluster.connect(address)
+            machines.connect(address)
 
 
 def test_a_cluster_that_lacks_what_a_cell_needs_is_refused() -> None:
-    plain = cluster.Machine("a", "10.0.0.1", 4, 0)
-    bare = cluster.Machine("b", "10.0.0.2", 0, 2)
-    both = cluster.Machine("c", "10.0.0.3", 8, 1)
+    plain = machines.Machine("a", "10.0.0.1", 4, 0)
+    bare = machines.Machine("b", "10.0.0.2", 0, 2)
+    both = machines.Machine("c", "10.0.0.3", 8, 1)
     with pytest.raises(UserError, match="2 nodes with 4 CPUs and 2 GPUs"):
-        cluster._device("cuda", [plain, bare], "head:1")
+        machines.device_of("cuda", [plain, bare], "head:1")
     with pytest.raises(UserError, match="a cell needs a CPU"):
-        cluster._device("cpu", [bare], "head:1")
-    assert cluster._device("auto", [plain], "head:1") == "cpu"
-    assert cluster._device("auto", [plain, both], "head:1") == "cuda"
+        machines.device_of("cpu", [bare], "head:1")
+    assert machines.device_of("auto", [plain], "head:1") == "cpu"
+    assert machines.device_of("auto", [plain, both], "head:1") == "cuda"
 
 
 def test_speed_is_measured_on_machines_of_one_kind() -> None:
-    nodes = [cluster.Machine(str(i), "", 4, 0, kind) for i, kind in enumerate(("new", "old", "new", "old", "old"))]
-    assert {machine.kind for machine in cluster._of_one_kind(nodes)} == {"old"}
-    assert cluster._of_one_kind([]) == []
+    nodes = [machines.Machine(str(i), "", 4, 0, kind) for i, kind in enumerate(("new", "old", "new", "old", "old"))]
+    assert {machine.kind for machine in machines.of_one_kind(nodes)} == {"old"}
+    assert machines.of_one_kind([]) == []
+
+
+class Scripted:
+    """Ray's module with tasks that do as told, for what is hard to time on a real cluster."""
+
+    def __init__(self, *tasks: list[Any]) -> None:
+        import ray
+
+        self.exceptions = ray.exceptions
+        self.tasks, self.given, self.asked, self.cancelled = list(tasks), [], [], []
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [
+            {"NodeID": f"{i:056x}", "NodeManagerAddress": f"10.0.0.{i}", "Alive": i < 2, "Resources": {"CPU": 3.0}}
+            for i in range(3)
+        ]
+
+    def remote(self, function: Any) -> Scripted:
+        return self
+
+    def options(self, **asked: Any) -> Any:
+        self.asked.append(asked)
+
+        def submit(order: node.Order, files: list[Piece]) -> Iterator[Any]:
+            self.given.append(files)
+            return iter(self.tasks.pop(0))
+
+        return SimpleNamespace(remote=submit)
+
+    def put(self, piece: Piece) -> Piece:
+        return piece
+
+    def get(self, told: Any) -> Any:
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def wait(self, streams: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return streams, []
+
+    def cancel(self, stream: Any) -> None:
+        self.cancelled.append(stream)
+
+
+def a_cluster(*tasks: list[Any]) -> tuple[Cluster, Scripted]:
+    made, script = Cluster("head:1", "cpu"), Scripted(*tasks)
+    made.ray = script
+    return made, script
+
+
+def lost() -> Exception:
+    from ray.exceptions import NodeDiedError
+
+    return NodeDiedError("the node is dead")
+
+
+def ended(job: Job) -> tuple[str, Any]:
+    return "outcome", ("ok", Record(job.key, job.train_key, "ok", job.cell), "", 1.0)
+
+
+def test_a_lost_task_is_started_again_with_the_newest_checkpoint_and_ends_once(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "home").mkdir()
+    job, far = a_job(tmp_path / "home"), a_job(tmp_path / "far")
+    watched = Watched(far)
+    checkpoint.save(far.checkpoint_folder, "state", {"x": torch.ones(3)}, {"state": 5})
+    saved = [("piece", piece) for piece in watched.news()]
+    half = ("piece", Piece("artifacts/half", b"half", True, False))
+    made, script = a_cluster([*saved, half, lost()], [lost()], [("progress", ("training", 1, 2)), ended(job)])
+    progress: list[Any] = []
+    outcomes = list(made.run([(job, None)], False, 60.0, lambda pair, told: progress.append(told)))
+    assert [outcome.status for outcome in outcomes] == ["ok"]
+    assert outcomes[0].result.provenance == {"nodes_lost": 2}
+    assert [len(files) for files in script.given] == [0, 2, 2]
+    carry(script.given[2], tmp_path / "third")
+    found = checkpoint.load(a_job(tmp_path / "third").checkpoint_folder, "state")
+    assert found is not None
+    assert found[1]["state"] == 5
+    again = ("its node was lost, starting again", 0, 1)
+    assert progress == [again, again, ("training", 1, 2)]
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["checkpoints"], "nothing half-arrived"
+
+
+def test_a_cell_that_takes_every_node_with_it_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    bad, good = a_job(tmp_path), a_job(tmp_path, "good")
+    made, script = a_cluster([lost()], [ended(good)], *[[lost()] for _ in range(4)])
+    outcomes = list(made.run([(bad, None), (good, None)], False, 60.0, lambda pair, told: None))
+    assert {outcome.job[0].train_key: outcome.status for outcome in outcomes} == {"abc": "failed", "good": "ok"}
+    failed = next(outcome for outcome in outcomes if outcome.status == "failed")
+    assert failed.error == "it was lost with its node 5 times; the last time: the node is dead"
+    assert not script.tasks
+
+
+def test_a_timed_cell_gets_a_whole_node_and_leaving_early_cancels_the_rest(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    jobs = [a_job(tmp_path, str(i)) for i in range(3)]
+    endless = [("progress", ("sampling", 1, 2))] * 1000
+    made, script = a_cluster([ended(jobs[0])], endless, endless)
+    outcomes = made.run([(job, None) for job in jobs], True, 60.0, lambda pair, told: None)
+    next(outcomes)
+    assert len(script.given) == 2, "two nodes are alive, one task each"
+    assert [asked["num_cpus"] for asked in script.asked] == [3, 3]
+    places = {asked["scheduling_strategy"].node_id for asked in script.asked}
+    assert len(places) == 2
+    outcomes.close()
+    assert len(script.cancelled) == 1
 
 
 MATRIX = """
@@ -215,7 +337,7 @@ def lines(folder: Path) -> list[Record]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(why_not() is not None, reason=f"a cluster of two nodes: {why_not()}")
+@pytest.mark.skipif(NO_CLUSTER is not None, reason=f"a cluster of two nodes: {NO_CLUSTER}")
 def test_a_node_killed_in_the_middle_loses_no_cell_and_doubles_no_record(tmp_path: Path) -> None:
     script = [*unshared(), sys.executable, str(ROOT / "tests" / "two_nodes.py"), str(tmp_path / "far"), "kill"]
     done = run(tmp_path / "far", *script, more=("--executor", "ray", "--address", ADDRESS))

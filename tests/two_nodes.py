@@ -7,6 +7,7 @@ where nothing else is; all processes end with its first one.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -22,9 +23,7 @@ ADDRESS = f"{HEAD}:6379"
 
 def why_not() -> str | None:
     """Why there can be no such cluster here."""
-    try:
-        import ray  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("ray") is None:
         return "Ray is not installed"
     for tool in ("unshare", "ip"):
         if shutil.which(tool) is None:

@@ -7,13 +7,11 @@ checkpoint that came home; what the lost one may still say is not heard, so two 
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,24 +22,13 @@ from bench.executors import node
 from bench.executors.executor import OnProgress, Pair
 from bench.executors.freight import Unpacker, needed, pieces
 from bench.executors.local import Outcome
+from bench.executors.machines import Machine, connect, device_of, of_one_kind, question
 from bench.executors.node import Order
 from bench.job import with_absolute_paths
 
-_ANSWER_S = 10.0  # within which an address has to answer
 _LOSSES = 5  # a cell that takes so many nodes with it is given up
 _GRACE_S = 60.0  # that a run waits for a node that could do its cells
 _AHEAD = 2  # tasks that wait at the cluster, so that it sees that more nodes would be of use
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A node of the cluster, as it offers itself."""
-
-    id: str
-    address: str
-    cpus: int
-    gpus: int
-    kind: str = ""  # its processor, once it was asked
 
 
 @dataclass
@@ -70,7 +57,7 @@ class Cluster:
         """
         self.ray = connect(self.address)
         try:
-            self.device = _device(self.wanted, self._machines(), self.address)
+            self.device = device_of(self.wanted, self._machines(), self.address)
             self._ask(self._machines())
         except BaseException:
             self.__exit__()
@@ -216,7 +203,7 @@ class Cluster:
             room = sum(map(self._room, able)) + _AHEAD
             return able[0] if able and (len(running) < room or self.jobs is not None) else None
         busy = {attempt.machine for attempt in running.values()}
-        able = _of_one_kind(able)
+        able = of_one_kind(able)
         return next((machine for machine in able if machine.id not in busy), None)
 
     def _someone_there(self, seen: float) -> float:
@@ -237,7 +224,7 @@ class Cluster:
         for machine in machines:
             there = NodeAffinitySchedulingStrategy(machine.id, soft=False)
             asked[machine] = (
-                self.ray.remote(_question()).options(num_cpus=0, scheduling_strategy=there, max_retries=3).remote()
+                self.ray.remote(question()).options(num_cpus=0, scheduling_strategy=there, max_retries=3).remote()
             )
         for machine, answer in asked.items():
             try:
@@ -260,66 +247,6 @@ class Cluster:
             self.kinds[machine.id] = told["cpu"]
 
 
-def connect(address: str) -> Any:
-    """The module `ray`, connected.
-
-    Raises:
-        UserError: if it is not installed, or no cluster of its version is at the address.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--executor ray: Ray is not installed; pip install 'trilemma-bench[ray]'") from None
-    if address.startswith("ray://"):
-        raise UserError(
-            f"--address {address}: Ray's client protocol cannot stream checkpoints; run trilemma on a node of the "
-            "cluster (`ray job submit`) and give host:port of its head, or auto"
-        )
-    if address != "auto":
-        _knock(address)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (Exception, SystemExit) as error:  # Ray ends the process where what answers is no Ray
-        first = next(iter(str(error).strip().splitlines()), "")
-        raise UserError(
-            f"--address {address}: no Ray cluster of version {ray.__version__} could be joined ({first}); start one "
-            "with `ray start --head` here, or `ray start --address HEAD:6379`"
-        ) from None
-    return ray
-
-
-def _knock(address: str) -> None:
-    """Ray itself tries for two minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UserError(f"--address: expected host:port of a Ray cluster's head, or auto, got {address!r}")
-    try:
-        socket.create_connection((host, int(port)), _ANSWER_S).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--address {address}: nothing answers ({error}); is the cluster's head running, and is this its port?"
-        ) from None
-
-
-def _device(wanted: str, machines: Sequence[Machine], address: str) -> str:
-    if wanted not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device: expected auto, cpu or cuda, got {wanted!r}")
-    gpus, cpus = sum(machine.gpus for machine in machines), sum(machine.cpus for machine in machines)
-    told = f"Ray cluster {address}: it has {len(machines)} nodes with {cpus} CPUs and {gpus} GPUs"
-    if wanted == "cuda" and not any(machine.gpus and machine.cpus for machine in machines):
-        raise UserError(f"--device cuda: a cell needs a CPU and a GPU of one node; {told}")
-    if not cpus:
-        raise UserError(f"a cell needs a CPU; {told}")
-    return "cuda" if wanted == "cuda" or (wanted == "auto" and gpus) else "cpu"
-
-
-def _of_one_kind(machines: Sequence[Machine]) -> list[Machine]:
-    """The nodes of the kind that there are most of: speeds of one run are to be of one kind of machine."""
-    kinds = Counter((machine.kind, machine.cpus, machine.gpus) for machine in machines)
-    most = max(kinds, key=lambda kind: (kinds[kind], kind), default=None)
-    return [machine for machine in machines if (machine.kind, machine.cpus, machine.gpus) == most]
-
-
 def _order(pair: Pair, time_limit_s: float) -> Order:
     from baselines.data.catalogue import DATA_DIR_VARIABLE
     from bench.plan import open_dataset
@@ -332,14 +259,3 @@ def _order(pair: Pair, time_limit_s: float) -> Order:
     return Order(
         (job, previous), time_limit_s, here, (here, *own), os.environ.get(DATA_DIR_VARIABLE), data, node.code()
     )
-
-
-def _question() -> Callable[[], Any]:
-    def ask() -> Any:  # sent as it stands: it has to run where trilemma is not installed
-        try:
-            from bench.executors import node
-        except ImportError as error:
-            return str(error)
-        return node.about()
-
-    return ask

@@ -88,8 +88,11 @@ def _watched(order: Order, folder: Path) -> Iterator[Message]:
     told: queue.SimpleQueue[tuple[str, int, int] | Outcome[Any]] = queue.SimpleQueue()
 
     def work() -> None:
-        for outcome in run_jobs([order], _in_the_cells_process, 1, order.time_limit_s, lambda _, p: told.put(p)):
-            told.put(outcome)
+        try:
+            for outcome in run_jobs([order], _in_the_cells_process, 1, order.time_limit_s, lambda _, p: told.put(p)):
+                told.put(outcome)
+        except Exception as error:  # no process could be started: an outcome as well, or the task would wait for ever
+            told.put(Outcome(order, "failed", error=f"{type(error).__name__}: {error}"))
 
     threading.Thread(target=work, daemon=True).start()
     while True:
