@@ -1,4 +1,4 @@
-"""The command line: trilemma run | evaluate | report | list | show."""
+"""The command line: trilemma run | evaluate | report | gate | list | show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench import __version__, cli_evaluate
+from bench import __version__, cli_evaluate, cli_gate
 from bench.record import Record
 from bench.variants import told_apart
 
@@ -155,6 +155,7 @@ def _finish(results: Path, out: Path, console: Console) -> None:
 
 
 app.command(name="evaluate", help=cli_evaluate.HELP)(cli_evaluate.evaluate)
+app.command(name="gate", help=cli_gate.HELP)(cli_gate.gate)
 
 
 @app.command()
