@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +23,8 @@ HELP = """Find regressions: of speed against another commit, or of quality betwe
 
 With --base, the head (the checkout as it lies there, uncommitted changes included) and the merge base of REF and HEAD
 run the same workloads in pairs of fresh processes, in turns. A workload is slower if in two of three pairs BOTH the
-fastest rounds' ratio is above 1.07 AND Mann-Whitney's p is below .01. FLOPs, network calls and parameters must not grow.
+ratio of the fastest rounds is above 1.07 AND Mann-Whitney's p is below .01. FLOPs, network calls (NFE), parameters
+and, on a GPU, peak memory must not grow.
 
 With two results folders, scores of the same cells and seeds under the same protocol are compared, by intervals of
 their paired differences; counters exactly; times are told as trends.
@@ -162,6 +163,5 @@ def _stop(*_: object) -> None:
     raise SystemExit(143)
 
 
-def _said(chosen: object) -> str:
-    assert not isinstance(chosen, str)
-    return " and ".join(chosen) or "none"  # type: ignore[call-overload]
+def _said(chosen: Iterable[str]) -> str:
+    return " and ".join(chosen) or "none"

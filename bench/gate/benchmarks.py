@@ -1,4 +1,4 @@
-"""pytest-benchmark files in two trees: the head's benchmarks run against both, judged by the raw rounds of their JSON."""
+"""pytest-benchmark files in two trees: the head's benchmarks against both, judged by the raw rounds of their JSON."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def tallies(collected: Collected, pairs: int = PAIRS) -> dict[str, Tally]:
     return found
 
 
-def rows(collected: Collected, words: Mapping[Name, str] = {}, pairs: int = PAIRS) -> list[Row]:  # noqa: B006 - read only
+def rows(collected: Collected, words: Mapping[Name, str], pairs: int = PAIRS) -> list[Row]:
     """One row a benchmark, and one a counter that it put into extra_info["counters"]."""
     judged, out = tallies(collected, pairs), []
     for name in _names(collected):

@@ -1,4 +1,4 @@
-"""Runs workloads in one tree, at the word of the gate: one JSON line in, one out. A script of the standard library alone.
+"""Runs workloads in one tree, at the word of the gate: a JSON line in, one out. A script of the standard library.
 
 It is started by its path, with the tree first in PYTHONPATH, so that the head's definitions of the work run against
 the code of either tree: `python -P child.py TREE SUITE_FILE SUITE DEVICE PACKAGE...`.
@@ -25,7 +25,7 @@ class Foreign(ImportError):
 
 
 def load_suite(path: Path) -> Any:
-    """The module in a file of workloads: WORKLOADS, a mapping of name -> make(device); perhaps SUITES, names by suite."""
+    """The module in a file of workloads: WORKLOADS maps a name to make(device); perhaps SUITES, names by suite."""
     spec = importlib.util.spec_from_file_location("gate_workloads", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path}: expected a Python file")
