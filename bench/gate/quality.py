@@ -159,7 +159,8 @@ def holm(ps: Sequence[float | None], alpha: float = ALPHA) -> list[bool]:
 def same_protocol(base: Measurement, head: Measurement) -> str:
     """Empty where the two may be compared; otherwise what differs, `split: test against train`."""
     if base.unit != head.unit or base.better != head.better or base.kind != head.kind:
-        return f"unit, direction or kind: {base.unit} {base.better} {base.kind} against {head.unit} {head.better} {head.kind}"
+        told = [" ".join(map(str, (m.unit or "no unit", m.better, m.kind))) for m in (base, head)]
+        return f"unit, direction or kind: {told[0]} against {told[1]}"
     texts = protocol_of(base), protocol_of(head)
     if texts[0] == texts[1]:
         return ""

@@ -1,4 +1,4 @@
-"""Two results folders side by side: which measurements meet, counters exactly, quality by paired seeds, time as a trend."""
+"""Two results folders side by side: counters exactly, quality by paired seeds, time as a trend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from baselines.errors import UserError
 from bench import variants
-from bench.gate.outcome import Outcome, Row
+from bench.gate.outcome import Outcome, Row, Verdict
 from bench.gate.quality import ALPHA, GATED, Compared, difference, judge, same_protocol
 from bench.gate.rule import counter_row
 from bench.record import Cell, Measurement, Record
@@ -92,7 +92,7 @@ def _meet(base: Source, head: Source, select: str, every: bool) -> Met:
             _meet_records(met, label, old, new, select, every)
         elif select in label:
             both = "works again" if new.status == "ok" else "failed in both"
-            verdict = "improvement" if new.status == "ok" else "unclear"
+            verdict: Verdict = "improvement" if new.status == "ok" else "unclear"
             met.cells.append(Row("cell", f"{label} seed {key[1]}", verdict, old.status, new.status, note=both))
     return met
 
@@ -140,13 +140,12 @@ def _trends(met: Met) -> list[Row]:
 def _notes(met: Met, sources: Sequence[Source], compared: int, every: bool) -> list[str]:
     what = "every metric with a better side" if every else f"the families {', '.join(GATED)} (others: --all-metrics)"
     notes = [
-        f"Quality: {what}; mean of paired differences, regression beyond the tolerance (2 % of positive quantities, .01 "
-        f"of shares and of bits/dim) after Holm over {compared} comparisons, {ALPHA:.1%} chance of any false alarm.",
+        f"Quality: {what}; mean of paired differences; a regression lies beyond the tolerance (2 % of positive "
+        f"quantities, .01 of shares and of bits/dim) after Holm's correction for {compared} comparisons, which keeps "
+        f"the chance of any false alarm at {ALPHA:.1%}.",
+        f"Suspect: its own 95 % interval lies beyond the tolerance; without a change at most {compared * ALPHA:.1f} of "
+        f"{compared} would, on average.",
     ]
-    suspects = compared * ALPHA
-    notes.append(
-        f"Suspect: its own 95 % interval lies beyond; by chance about {suspects:.1f} of {compared} would at most."
-    )
     notes.append("Times and host memory of two runs are trends, never judged: `trilemma gate --base REF` judges time.")
     if met.other_speed:
         notes.append(f"{met.other_speed} times and peaks were taken under other conditions and are left out.")

@@ -16,8 +16,8 @@ from baselines.errors import UserError
 from bench.gate.outcome import FAILING, Outcome, Row
 from bench.report.markdown import escape
 
-_STYLES = {
-    **dict.fromkeys(FAILING, "bold red"),
+_STYLES: dict[str, str] = {
+    **dict.fromkeys(map(str, FAILING), "bold red"),
     **{"suspect": "yellow", "refused": "yellow", "unclear": "yellow", "improvement": "green", "same": "dim"},
 }
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -50,7 +50,7 @@ def terminal(outcome: Outcome, every: bool = False) -> Group:
         *(Column(name, justify="right", no_wrap=True) for name in ("base", "head", "change")),
         Column("how sure", overflow="fold"),
     )
-    table = Table(*columns, title=Text(outcome.title), title_justify="left", box=SIMPLE, pad_edge=False)
+    table = Table(*columns, title=Text(_plain(outcome.title)), title_justify="left", box=SIMPLE, pad_edge=False)
     for row in rows:
         style = _STYLES.get(row.verdict, "")
         sure = " ".join(filter(None, (row.sure, f"({row.note})" if row.note and row.verdict != "same" else "")))
@@ -58,14 +58,14 @@ def terminal(outcome: Outcome, every: bool = False) -> Group:
         table.add_row(*(Text(text, style=style if i in (0, 4) else "") for i, text in enumerate(cells)))
     notes = [Text(_plain(note), style="dim") for note in (rest, *outcome.notes) if note]
     verdict = Text(outcome.verdict, style="bold red" if outcome.failing else "bold green")
-    parts: list[RenderableType] = [table] if rows else [Text(outcome.title)]
+    parts: list[RenderableType] = [table] if rows else [Text(_plain(outcome.title))]
     return Group(*parts, *notes, verdict)
 
 
 def markdown(outcome: Outcome, every: bool = False) -> str:
     """For a pull request or a job's summary; everything from records, refs and errors is escaped."""
     rows, rest = shown(outcome, every)
-    lines = [f"### trilemma gate: {escape(outcome.verdict)}", "", escape(outcome.title), ""]
+    lines = [f"### trilemma gate: {escape(outcome.verdict)}", "", escape(_plain(outcome.title)), ""]
     if rows:
         lines += ["| verdict | what | base | head | change | how sure |", "|---|---|---:|---:|---:|---|"]
         for r in rows:
@@ -89,7 +89,7 @@ def junit(outcome: Outcome) -> str:
         skipped = sum(_skipped(row) for row in rows)
         counts = {"tests": len(rows), "failures": failures, "errors": 0, "skipped": skipped}
         totals.update(counts)
-        suite = ET.SubElement(root, "testsuite", name=f"gate.{group}", **{k: str(v) for k, v in counts.items()})
+        suite = ET.SubElement(root, "testsuite", {"name": f"gate.{group}"} | {k: str(n) for k, n in counts.items()})
         for row in rows:
             case = ET.SubElement(suite, "testcase", classname=f"gate.{group}", name=_plain(row.name), time="0")
             told = _plain(", ".join(f for f in (f"{row.base} → {row.head}", row.change, row.sure, row.note) if f))

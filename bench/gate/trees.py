@@ -1,4 +1,4 @@
-"""Two trees of one git repository side by side: a clean worktree of the base, and a copy of what lies in the checkout."""
+"""Two trees of one git repository side by side: a clean worktree of the base, and a copy of the checkout as it is."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Trees:
     head: Path
 
     def packages(self) -> tuple[str, ...]:
-        """Importable packages at the top of either tree, but not their tests: what each side has to import as its own."""
+        """Importable packages at the top of either tree, but not tests: what each side has to import as its own."""
         tops = (path for tree in (self.base, self.head) for path in tree.glob("*/__init__.py"))
         return tuple(sorted({path.parent.name for path in tops} - {"tests"}))
 

@@ -78,13 +78,13 @@ def _work(model: Any, run: Callable[[], object], device: str) -> dict[str, float
 
     network = getattr(model, "network", None)
     handle = None if network is None else model.get_submodule(network).register_forward_pre_hook(count)
-    enabled = torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
-    torch.backends.mkldnn.enabled = False  # type: ignore[attr-defined]  # its fused LSTM hides what it computes
+    fused: Any = torch.backends.mkldnn
+    enabled, fused.enabled = fused.enabled, False  # its fused LSTM hides what it computes
     try:
         with FlopCounterMode(display=False) as counter:
             run()
     finally:
-        torch.backends.mkldnn.enabled = enabled  # type: ignore[attr-defined]
+        fused.enabled = enabled
         if handle is not None:
             handle.remove()
     counters = {"parameters": sum(p.numel() for p in model.parameters()), "flops": counter.get_total_flops()}
