@@ -11,10 +11,10 @@ from bench.gate.process import Job, Side, SideError
 from bench.gate.rule import PAIRS, Pair, Tally, counter_rows, failed_row
 from bench.gate.trees import Trees
 
-ROUNDS = 15
-_ROUND_S = 0.02  # a round is about so long: far above the clock, far below a spell of the machine
-_WORK_S = 3.0  # at most about so long for the rounds of a workload in one pair
-_LEAST_ROUNDS = 6  # of long work
+ROUNDS = 150
+_ROUND_S = 0.002  # a round is about so long: far above the clock, and short enough that many are not interrupted
+_WORK_S = 1.5  # at most about so long for the rounds of a workload in one pair
+_LEAST_ROUNDS = 8  # of long work
 
 Name = Literal["base", "head"]
 Told = Callable[[str], None]

@@ -7,6 +7,7 @@ on the base and 23 n on the head are 15 % more of exactly the same. Everything g
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,7 @@ class SelfTest:
     found: dict[str, Rate] = field(default_factory=dict)  # the planted slowdown, by workload
     any_alarm: Rate = field(default_factory=Rate)  # of all workloads of a trial
     failures: list[str] = field(default_factory=list)
+    load: list[float] = field(default_factory=lambda: [_load()])
 
     def add(self, timed: Sequence[Timed]) -> None:
         """One trial: unchanged and planted workloads from the same processes."""
@@ -77,6 +79,7 @@ class SelfTest:
             trial[t.work.label] = [{"ratio": round(p.ratio, 4), "p": float(f"{p.p_slower:.2g}")} for p in t.tally.found]
         self.any_alarm.add(alarmed)
         self.trials.append(trial)
+        self.load.append(_load())
 
     def outcome(self, seconds: float) -> Outcome:
         """The rates as rows; a gate that does not keep its word fails."""
@@ -113,8 +116,13 @@ class SelfTest:
             "trials": self.trials,
             "failures": self.failures,
             "seconds": round(seconds),
+            "load": self.load,  # processes that wanted a core, one minute's mean: at the beginning and in each trial
             "provenance": provenance.collect(),
         }
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 1)
 
 
 def _few(alarms: Rate) -> bool:
