@@ -68,10 +68,11 @@ def run(tree: Path, files: str, select: str | None, out: Path, timeout_s: float)
 
 
 def overlay(trees: Trees) -> None:
-    """Give the base the head's tests: a changed benchmark is no changed code."""
-    if (trees.head / "tests").is_dir():
-        shutil.rmtree(trees.base / "tests", ignore_errors=True)
-        shutil.copytree(trees.head / "tests", trees.base / "tests", symlinks=True)
+    """Give the base the head's tests and the records that they read: a changed benchmark is no changed code."""
+    for folder in ("tests", "results/reference"):
+        if (trees.head / folder).is_dir():
+            shutil.rmtree(trees.base / folder, ignore_errors=True)
+            shutil.copytree(trees.head / folder, trees.base / folder, symlinks=True)
     for name in ("pyproject.toml", "conftest.py"):
         if (trees.head / name).is_file():
             shutil.copy2(trees.head / name, trees.base / name)

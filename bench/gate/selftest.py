@@ -126,11 +126,11 @@ def _load() -> float:
 
 
 def _few(alarms: Rate) -> bool:
-    return alarms.hits <= math.ceil(alarms.trials / 40)
+    return alarms.hits <= alarms.trials / 40
 
 
 def _most(found: Rate) -> bool:
-    return found.hits >= math.floor(found.trials * 39 / 40)
+    return found.hits >= found.trials * 39 / 40
 
 
 def pooled(rates: dict[str, Rate]) -> Rate:
