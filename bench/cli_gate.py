@@ -31,19 +31,21 @@ their paired differences; counters exactly; times are told as trends.
 
 Exit status: 0 nothing got worse, 1 something did, 2 the comparison could not be made.
 
+A regression that is wanted is named with --accept, or for good in a commit's trailer: `Gate-accept: NAME; reason`.
+
 Examples:
 
-    trilemma gate --base origin/main                     # before a pull request; less than a minute
+    trilemma gate --base origin/main               # before a pull request; about a minute
 
     trilemma gate --base HEAD~1 --suite full --select draw
 
-    trilemma gate --base v0.1 --suite tests/perf/test_metrics_perf.py     # pytest-benchmark files
+    trilemma gate --base main --suite tests/perf/test_report_perf.py   # pytest-benchmark
 
-    trilemma gate --base main --suite my_workloads.py    # WORKLOADS = {"name": make}, make(device) -> (call, counters)
+    trilemma gate --base main --suite mine.py      # WORKLOADS = {name: make(device)}
 
     trilemma gate results/reference results/new --markdown gate.md --junit gate.xml
 
-    trilemma gate --self-test --trials 40                # how often does it err, on this machine, today?
+    trilemma gate --self-test                      # how often does it err, here and today?
 """
 
 
@@ -54,6 +56,9 @@ def gate(
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of processes, an odd number; most must agree.")] = 3,
     select: Annotated[str | None, typer.Option(help="Only workloads or scores whose name holds this.")] = None,
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Judge every metric of the results.")] = False,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="A regression that is wanted: part of its name, `; reason` after it.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda, where the workloads run.")] = "cpu",
     self_test: Annotated[bool, typer.Option("--self-test", help="Measure the gate itself.")] = False,
     trials: Annotated[int, typer.Option(min=1, help="Of the self-test.")] = 40,
@@ -87,7 +92,7 @@ def gate(
         outcome = _against(base, suite or "short", pairs, select, device)
     else:
         outcome, record = _self_test(trials, pairs, device)
-    outcome = replace(outcome, seconds=time.monotonic() - begin)
+    outcome = replace(outcome.accepting(accept or ()), seconds=time.monotonic() - begin)
     Console().print(show.terminal(outcome, every))
     if record is not None and json_ is not None:
         show.write(json_, json.dumps(record, indent=1) + "\n", "--json")

@@ -59,7 +59,7 @@ def against(
         f"Slower: in most of {most} pairs of processes both the fastest rounds' ratio > {LEAST_RATIO} and Mann-Whitney "
         f"p < {MOST_P}. Counters must not grow. Seconds of a call are a trend; the ratios are judged."
     )
-    return Outcome(base.title, tuple(found), (*notes, rule))
+    return Outcome(base.title, tuple(found), (*notes, rule)).accepting(base.accepted)
 
 
 def _measure(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Group = Literal["time", "counter", "quality", "cell"]
@@ -11,6 +12,7 @@ Verdict = Literal[
     "regression",  # worse, by the rule
     "broken",  # worked on the base, fails on the head
     "lost",  # measured on the base, on the head no more
+    "accepted",  # one of these, which somebody wanted
     "improvement",
     "same",
     "unclear",  # the rule cannot tell
@@ -25,7 +27,7 @@ FAILING: frozenset[Verdict] = frozenset({"regression", "broken", "lost"})
 """What makes the gate fail."""
 
 ORDER: tuple[Verdict, ...] = (
-    *("regression", "broken", "lost", "suspect", "refused", "unclear"),
+    *("regression", "broken", "lost", "accepted", "suspect", "refused", "unclear"),
     *("improvement", "new", "gone", "trend", "same"),
 )
 """The order in which rows are shown."""
@@ -68,6 +70,21 @@ class Outcome:
     def exit_code(self) -> int:
         """0: no regression; 1: a regression; a run in which nothing could be compared raises before."""
         return 1 if self.failing else 0
+
+    def accepting(self, wanted: Iterable[str]) -> Outcome:
+        """The same with those failing rows accepted whose name holds one of these.
+
+        wanted: part of a row's name each, perhaps with a reason after a semicolon: `train vae; a deeper encoder`.
+        """
+        named = [(name.strip(), reason.strip()) for name, _, reason in (text.partition(";") for text in wanted)]
+
+        def accepted(row: Row) -> Row:
+            reasons = [reason for name, reason in named if name and name in row.name]
+            if row.verdict not in FAILING or not reasons:
+                return row
+            return replace(row, verdict="accepted", note="; ".join(filter(None, (row.verdict, *reasons, row.note))))
+
+        return replace(self, rows=tuple(map(accepted, self.rows)))
 
     @property
     def verdict(self) -> str:

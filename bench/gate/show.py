@@ -18,7 +18,14 @@ from bench.report.markdown import escape
 
 _STYLES: dict[str, str] = {
     **dict.fromkeys(map(str, FAILING), "bold red"),
-    **{"suspect": "yellow", "refused": "yellow", "unclear": "yellow", "improvement": "green", "same": "dim"},
+    **{
+        "accepted": "yellow",
+        "suspect": "yellow",
+        "refused": "yellow",
+        "unclear": "yellow",
+        "improvement": "green",
+        "same": "dim",
+    },
 }
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MANY = 40  # rows that did not move are counted, not shown, beyond so many in all

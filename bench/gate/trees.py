@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ class Base:
     ref: str  # as the user named it
     changed: tuple[str, ...]  # files that differ, uncommitted and untracked ones included
     uncommitted: bool
+    accepted: tuple[str, ...] = ()  # what commits since then say in a trailer `Gate-accept: NAME; reason`
 
     @property
     def code_changed(self) -> tuple[str, ...]:
@@ -60,10 +61,10 @@ def find_base(place: Path, ref: str) -> Base:
     Raises:
         UserError: outside a repository, for an unknown ref, or where the histories do not meet.
     """
-    top = _try(place, "rev-parse", "--show-toplevel")
-    if top is None:
-        raise UserError(f"gate --base: expected to run inside a git checkout, got {place}, which is none")
-    root = Path(top)
+    try:
+        root = Path(_git(place, "rev-parse", "--show-toplevel").rstrip("\n"))
+    except UserError as error:
+        raise UserError(f"gate --base: expected to run inside a git checkout, got {place} ({error})") from None
     if _try(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
         raise UserError(f"gate --base: expected a checkout with a commit, got {root}, which has none yet")
     if ref.startswith("-") or (named := _try(root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")) is None:
@@ -79,7 +80,11 @@ def find_base(place: Path, ref: str) -> Base:
     differ = _git(root, "diff", "--name-only", "-z", commit).split("\0")
     fresh = _git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0")
     dirty = bool(_git(root, "status", "--porcelain").strip())
-    return Base(root, commit, ref, tuple(name for name in (*differ, *fresh) if name), dirty)
+    trailers = _git(
+        root, "log", "--format=%(trailers:key=Gate-accept,valueonly,unfold)", f"{commit}..HEAD"
+    ).splitlines()
+    changed = tuple(name for name in (*differ, *fresh) if name)
+    return Base(root, commit, ref, changed, dirty, tuple(line for line in trailers if line.strip()))
 
 
 @contextmanager
@@ -92,7 +97,8 @@ def side_by_side(base: Base) -> Iterator[Trees]:
     folder = Path(tempfile.mkdtemp(prefix="trilemma-gate-")).resolve()
     trees = Trees(folder / "base", folder / "head")
     try:
-        _git(base.root, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
+        quietly = ("-c", f"core.hooksPath={os.devnull}")  # no hook of the user's runs for a tree that nobody sees
+        _git(base.root, *quietly, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
         _copy_checkout(base.root, trees.head)
         yield trees
     finally:
@@ -117,20 +123,23 @@ def _deeper(root: Path) -> str:
 
 def _try(place: Path, *arguments: str) -> str | None:
     """What git says, or None where it refuses."""
-    try:
-        done = subprocess.run(["git", "-C", str(place), *arguments], capture_output=True, text=True, env=_environment())
-    except FileNotFoundError as error:
-        if shutil.which("git") is None:
-            raise UserError("gate --base: expected git on this machine, got none") from error
-        return None
+    done = _run(place, arguments)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _git(place: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(place), *arguments], capture_output=True, text=True, env=_environment())
+    done = _run(place, arguments)
     if done.returncode != 0:
-        raise UserError(f"git {' '.join(arguments[:2])}: {done.stderr.strip() or 'failed without a word'}")
+        raise UserError(f"git {arguments[0]}: {done.stderr.strip() or 'failed without a word'}")
     return done.stdout
+
+
+def _run(place: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = ["git", "-C", str(place), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", env=_environment())
+    except FileNotFoundError as error:
+        raise UserError("gate --base: expected git on this machine, got none") from error
 
 
 def _environment() -> dict[str, str]:

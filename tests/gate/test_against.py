@@ -156,6 +156,21 @@ def test_the_working_tree_against_its_past(repo: Path, tmp_path: Path, monkeypat
     assert_clean(repo)
 
 
+def test_what_somebody_wanted_is_accepted_by_name_and_told(repo: Path) -> None:
+    change(repo)
+    (repo / "toy" / "fresh.py").unlink()
+    git(repo, "commit", "-qam", "Slower\n\nGate-accept: slower; it is right now\nGate-accept: raises\nGate-accept: ;x")
+    outcome = against(repo, "HEAD~1", "suite.py")
+    rows = by_name(outcome)
+    assert rows["slower"].verdict == rows["raises"].verdict == rows["slower: nfe"].verdict == "accepted"
+    assert rows["slower"].note == "regression; it is right now"
+    assert rows["steady: nfe"].verdict == "regression", "nobody wanted that"
+    assert rows["steady"].verdict == "same"
+    assert outcome.exit_code == 1
+    assert outcome.accepting(["steady", "last", "dies"]).exit_code == 0
+    assert outcome.accepting([""]).exit_code == 1, "no name is not every name"
+
+
 def test_documents_alone_time_nothing(repo: Path) -> None:
     assert (repo / "suite.py").is_file(), "an untracked file is code"
     (repo / "suite.py").unlink()
