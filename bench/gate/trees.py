@@ -97,8 +97,7 @@ def side_by_side(base: Base) -> Iterator[Trees]:
     folder = Path(tempfile.mkdtemp(prefix="trilemma-gate-")).resolve()
     trees = Trees(folder / "base", folder / "head")
     try:
-        quietly = ("-c", f"core.hooksPath={os.devnull}")  # no hook of the user's runs for a tree that nobody sees
-        _git(base.root, *quietly, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
+        _git(base.root, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
         _copy_checkout(base.root, trees.head)
         yield trees
     finally:
@@ -135,7 +134,8 @@ def _git(place: Path, *arguments: str) -> str:
 
 
 def _run(place: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = ["git", "-C", str(place), *arguments]
+    no_hooks = f"core.hooksPath={os.devnull}"  # the user's hooks are not for a tree that nobody sees
+    command = ["git", "-c", no_hooks, "-C", str(place), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", env=_environment())
     except FileNotFoundError as error:

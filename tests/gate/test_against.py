@@ -247,6 +247,21 @@ def test_bad_input_is_told_with_what_to_do(repo: Path, tmp_path: Path) -> None:
     assert_clean(repo)
 
 
+def test_without_git_that_is_said_and_hooks_do_not_run(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = repo / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {repo}/ran\n")
+    hook.chmod(0o755)
+    git(repo, "checkout", "-q", "-b", "other")
+    assert (repo / "ran").exists(), "the premise: it is a hook that runs"
+    (repo / "ran").unlink()
+    with side_by_side(find_base(repo, "HEAD")):
+        assert not (repo / "ran").exists()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="expected git on this machine"):
+        find_base(repo, "HEAD")
+
+
 def test_a_shallow_clone_is_told_to_fetch(repo: Path, tmp_path: Path) -> None:
     git(repo, "commit", "-q", "--allow-empty", "-m", "two")
     clone = tmp_path / "clone"
