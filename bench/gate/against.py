@@ -15,6 +15,7 @@ from bench.gate.trees import Base, Trees, find_base, side_by_side
 
 SUITES = ("short", "full")
 PERF = "tests/perf"
+_SHORT_S = 0.8  # of a workload in one pair, so that the suite takes less than a minute
 
 
 def own_workloads(tree: Path) -> Path:
@@ -88,7 +89,7 @@ def _measure(
 def _workloads(
     trees: Trees, file: Path, suite: str, most: int, select: str | None, device: str, told: Told | None
 ) -> list[Row]:
-    job = Job(file, suite, device, trees.packages())
+    job = Job(file, suite, device, trees.packages(), work_s=_SHORT_S if suite == "short" else Job.work_s)
     try:
         names: Sequence[str] = pairs.names(trees, job)
     except SideError as error:

@@ -13,7 +13,6 @@ from bench.gate.trees import Trees
 
 ROUNDS = 150
 _ROUND_S = 0.002  # a round is about so long: far above the clock, and short enough that many are not interrupted
-_WORK_S = 1.5  # at most about so long for the rounds of a workload in one pair
 _LEAST_ROUNDS = 8  # of long work
 
 Name = Literal["base", "head"]
@@ -107,7 +106,7 @@ class Both:
         if once_s is None or once["head"] is None:
             timed.untimed = True
             return
-        base_loops, head_loops, rounds = plan(max(once_s, 1e-7), timed.work.extra)
+        base_loops, head_loops, rounds = plan(max(once_s, 1e-7), timed.work.extra, self._job.work_s)
         loops: dict[Name, int] = {"base": base_loops, "head": head_loops}
         timed.per = base_loops
         seconds: dict[Name, list[float]] = {"base": [], "head": []}
@@ -127,15 +126,18 @@ class Both:
         self._sides[name] = self._start(name)
 
 
-def plan(once_s: float, extra: float = 0.0) -> tuple[int, int, int]:
+def plan(once_s: float, extra: float = 0.0, work_s: float = 1.5) -> tuple[int, int, int]:
     """Calls in a round of the base and of the head, and rounds, from the time of one call on the base.
 
-    extra: the share of additional calls on the head; a round is then as long as whole calls need.
+    Args:
+        once_s: seconds of one call.
+        extra: the share of additional calls on the head; a round is then as long as whole calls need.
+        work_s: of all rounds, as far as the least number of rounds allows.
     """
     loops = max(1, round(_ROUND_S / once_s))
     if extra:
         loops = max(20, 20 * round(loops / 20))
-    rounds = int(_WORK_S / (2 * loops * once_s))
+    rounds = int(work_s / (2 * loops * once_s))
     return loops, round(loops * (1 + extra)), min(ROUNDS, max(_LEAST_ROUNDS, rounds))
 
 

@@ -30,6 +30,7 @@ class Job:
     device: str = "cpu"
     packages: Sequence[str] = ()
     timeout_s: float = 300.0  # for one answer
+    work_s: float = 1.5  # at most about so long for the rounds of a workload in one pair, both sides together
 
 
 def environment(tree: Path) -> dict[str, str]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t as student
 
 from baselines.errors import UserError
 from bench import variants
 from bench.gate.outcome import Outcome, Row, Verdict
-from bench.gate.quality import ALPHA, GATED, Compared, difference, judge, same_protocol
+from bench.gate.quality import ALPHA, GATED, Compared, Difference, difference, judge, same_protocol
 from bench.gate.rule import counter_row
 from bench.record import Cell, Measurement, Record
 from bench.report.rows import base as family_of
@@ -71,7 +72,7 @@ def compare(base: Path, head: Path, select: str | None = None, every: bool = Fal
                 f"gate: expected cells that {base} and {head} have in common"
                 f"{f' and whose name holds {select!r}' if select else ''}, got none that can be compared{why}"
             )
-    return Outcome(f"{base} → {head}", tuple(rows), tuple(_notes(met, sources, len(found), every)))
+    return Outcome(f"{base} → {head}", tuple(rows), tuple(_notes(met, sources, found, every)))
 
 
 def _meet(base: Source, head: Source, select: str, every: bool) -> Met:
@@ -132,12 +133,19 @@ def _meet_records(met: Met, label: str, old: Record, new: Record, select: str, e
 def _trends(met: Met) -> list[Row]:
     """A row a metric: the geometric mean of head over base. Two runs are two moments of the machine: never judged."""
     return [
-        Row("time", metric, "trend", change=f"{math.exp(float(np.mean(logs))):.3g}×", sure=f"{len(logs)} cells")
+        Row(
+            "time",
+            metric,
+            "trend",
+            change=f"{math.exp(float(np.mean(logs))):.3g}×",
+            sure=f"{len(logs)} cell{'s' * (len(logs) > 1)}",
+        )
         for metric, logs in met.trends.items()
     ]
 
 
-def _notes(met: Met, sources: Sequence[Source], compared: int, every: bool) -> list[str]:
+def _notes(met: Met, sources: Sequence[Source], found: Sequence[Difference], every: bool) -> list[str]:
+    compared = len(found)
     what = "every metric with a better side" if every else f"the families {', '.join(GATED)} (others: --all-metrics)"
     notes = [
         f"Quality: {what}; mean of paired differences; a regression lies beyond the tolerance (2 % of positive "
@@ -147,6 +155,13 @@ def _notes(met: Met, sources: Sequence[Source], compared: int, every: bool) -> l
         f"{compared} would, on average.",
     ]
     notes.append("Times and host memory of two runs are trends, never judged: `trilemma gate --base REF` judges time.")
+    seeds = Counter(d.seeds for d in found if d.kind == "paired t").most_common(1)
+    if seeds:
+        needed = float(student.ppf(1 - ALPHA / compared, seeds[0][0] - 1))
+        notes.append(
+            f"With {seeds[0][0]} seeds the first of {compared} findings needs a mean difference of {needed:.3g} standard "
+            "errors; more seeds or fewer scores (--select) find smaller ones."
+        )
     if met.other_speed:
         notes.append(f"{met.other_speed} times and peaks were taken under other conditions and are left out.")
     for source in sources:

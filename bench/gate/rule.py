@@ -179,7 +179,8 @@ def change_text(base: float, head: float) -> str:
     """`+3.0 %`, `+1 (+0.4 %)`; empty where nothing changed."""
     if head == base:
         return ""
-    share = f"{100 * (head / base - 1):+.2g} %" if base else ""
+    share = f"{number(100 * (head / base - 1))} %" if base else ""
+    share = f"+{share}" if head > base and share else share
     if abs(head - base) < 1000 and float(head - base).is_integer():
         return f"{head - base:+.0f}" + (f" ({share})" if share else "")
     return share or f"{head - base:+.3g}"

@@ -43,8 +43,8 @@ def shown(outcome: Outcome, every: bool) -> tuple[list[Row], str]:
     ]
     hidden = {id(r) for r in quiet}
     counts = Counter((r.group, r.verdict) for r in quiet)
-    plural = {"counter": "counters", "quality": "scores", "time": "times", "cell": "cells"}
-    told = ", ".join(f"{n} {plural[group]} {verdict}" for (group, verdict), n in counts.items())
+    names = {"counter": "counter", "quality": "score", "time": "time", "cell": "cell"}
+    told = ", ".join(f"{n} {names[group]}{'s' * (n > 1)} {verdict}" for (group, verdict), n in counts.items())
     return [r for r in rows if id(r) not in hidden], f"Not shown: {told} (--all)." if told else ""
 
 

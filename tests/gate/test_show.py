@@ -68,7 +68,7 @@ def test_the_terminal_shows_the_worst_first_and_no_control_characters() -> None:
 def test_equal_counters_are_counted_unless_all_is_asked_for() -> None:
     outcome = Outcome("t", (Row("counter", "silent one", "same"), Row("counter", "loud one", "regression")))
     assert "silent one" not in printed(outcome, every=False)
-    assert "1 counters same (--all)" in printed(outcome, every=False)
+    assert "1 counter same (--all)" in printed(outcome, every=False)
     assert "silent one" in printed(outcome)
     assert "silent one" in show.junit(outcome), "JUnit has all"
 
