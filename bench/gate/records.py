@@ -159,8 +159,8 @@ def _notes(met: Met, sources: Sequence[Source], found: Sequence[Difference], eve
     if seeds:
         needed = float(student.ppf(1 - ALPHA / compared, seeds[0][0] - 1))
         notes.append(
-            f"With {seeds[0][0]} seeds the first of {compared} findings needs a mean difference of {needed:.3g} standard "
-            "errors; more seeds or fewer scores (--select) find smaller ones."
+            f"With {seeds[0][0]} seeds the first of {compared} findings needs a mean difference of {needed:.3g} "
+            "standard errors; more seeds or fewer scores (--select) find smaller ones."
         )
     if met.other_speed:
         notes.append(f"{met.other_speed} times and peaks were taken under other conditions and are left out.")
