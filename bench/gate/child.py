@@ -39,12 +39,8 @@ def load_suite(path: Path) -> Any:
 
 
 def names_of(module: Any, suite: str) -> list[str]:
-    """The workloads of a suite, in the file's order; all of them where the file has no suites."""
-    suites = getattr(module, "SUITES", None)
-    if suites is None:
-        return list(module.WORKLOADS)
-    chosen = suites[suite]
-    return list(chosen() if callable(chosen) else chosen)
+    """The workloads of a suite, in the file's order; all of them where none is asked for."""
+    return list(module.SUITES[suite] if suite else module.WORKLOADS)
 
 
 def check_own(tree: Path, packages: list[str]) -> dict[str, str]:
