@@ -23,8 +23,8 @@ HELP = """Find regressions: of speed against another commit, or of quality betwe
 
 With --base, the head (the checkout as it lies there, uncommitted changes included) and the merge base of REF and HEAD
 run the same workloads in pairs of fresh processes, in turns. A workload is slower if in two of three pairs BOTH the
-ratio of the fastest rounds is above 1.07 AND Mann-Whitney's p is below .01. FLOPs, network calls (NFE), parameters
-and, on a GPU, peak memory must not grow.
+ratio of the fastest rounds is above 1.07 AND Mann-Whitney's p is below .01, by wall or by CPU time. FLOPs, network
+calls (NFE), parameters and, on a GPU, peak memory must not grow.
 
 With two results folders, scores of the same cells and seeds under the same protocol are compared, by intervals of
 their paired differences; counters exactly; times are told as trends.
@@ -123,12 +123,12 @@ def _against(ref: str, suite: str, pairs: int, select: str | None, device: str) 
 def _self_test(trials: int, pairs: int, device: str) -> tuple[Outcome, dict[str, Any]]:
     import bench
     from bench.gate import selftest
-    from bench.gate.against import own_workloads
+    from bench.gate.against import SHORT_S, own_workloads
     from bench.gate.process import Job
 
     begin = time.monotonic()
     tree = Path(bench.__file__).parents[1]
-    job = Job(own_workloads(tree), "self-test", device, ("bench", "baselines"))
+    job = Job(own_workloads(tree), "self-test", device, ("bench", "baselines"), work_s=SHORT_S)
     with _Progress() as told:
         test = selftest.run(tree, job, trials, pairs, told=told)
     seconds = time.monotonic() - begin

@@ -15,7 +15,7 @@ from bench.gate.trees import Base, Trees, find_base, side_by_side
 
 SUITES = ("short", "full")
 PERF = "tests/perf"
-_SHORT_S = 0.8  # of a workload in one pair, so that the suite takes less than a minute
+SHORT_S = 0.8  # of a workload in one pair, so that the suite takes less than a minute
 
 
 def own_workloads(tree: Path) -> Path:
@@ -58,7 +58,7 @@ def against(
         raise UserError(f"gate: no workload of {suite} could be run on either side: {found[0].note}")
     rule = (
         f"Slower: in most of {most} pairs of processes both the fastest rounds' ratio > {LEAST_RATIO} and Mann-Whitney "
-        f"p < {MOST_P}. Counters must not grow. Seconds of a call are a trend; the ratios are judged."
+        f"p < {MOST_P}, by wall or CPU time. Counters must not grow. Seconds of a call are a trend; the ratios are judged."
     )
     return Outcome(base.title, tuple(found), (*notes, rule)).accepting(base.accepted)
 
@@ -89,7 +89,7 @@ def _measure(
 def _workloads(
     trees: Trees, file: Path, suite: str, most: int, select: str | None, device: str, told: Told | None
 ) -> list[Row]:
-    job = Job(file, suite, device, trees.packages(), work_s=_SHORT_S if suite == "short" else Job.work_s)
+    job = Job(file, suite, device, trees.packages(), work_s=SHORT_S if suite == "short" else Job.work_s)
     try:
         names: Sequence[str] = pairs.names(trees, job)
     except SideError as error:

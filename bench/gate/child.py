@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import sys
 import time
 import traceback
@@ -25,6 +26,11 @@ _WAKES = 4  # calls in a round from which one more costs little
 
 class Foreign(ImportError):
     """Code of this tree's packages came from another place, such as an installed copy."""
+
+
+def _cpu_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def load_suite(path: Path) -> Any:
@@ -90,7 +96,7 @@ class Server:
         return {"counters": dict(counters), "once_s": None if self.work is None else self.time(1)["wall_s"]}
 
     def time(self, loops: int) -> dict[str, Any]:
-        """Wall seconds of so many calls."""
+        """Wall and CPU seconds of so many calls; CPU time of processes that the work waited for included."""
         assert self.work is not None, "nothing is prepared"
         work = self.work
         wait = getattr(self.module, "wait", None)  # for a device that works on behind the caller's back
@@ -98,12 +104,13 @@ class Server:
             work()  # untimed: the other side's rounds have taken this one's place in the caches
         if wait is not None:
             wait(self.device)
-        begin = time.perf_counter()
+        cpu_s, begin = _cpu_s(), time.perf_counter()
         for _ in range(loops):
             work()
         if wait is not None:
             wait(self.device)
-        return {"wall_s": time.perf_counter() - begin}
+        wall_s = time.perf_counter() - begin
+        return {"wall_s": wall_s, "cpu_s": _cpu_s() - cpu_s}
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What one line asks for."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from bench.gate.outcome import Row
@@ -109,7 +109,7 @@ class Both:
         base_loops, head_loops, rounds = plan(max(once_s, 1e-7), timed.work.extra, self._job.work_s)
         loops: dict[Name, int] = {"base": base_loops, "head": head_loops}
         timed.per = base_loops
-        seconds: dict[Name, list[float]] = {"base": [], "head": []}
+        seconds: dict[Name, list[tuple[float, float]]] = {"base": [], "head": []}
         for i, name in enumerate(abba(self.first, rounds + 1)):
             try:
                 took = self._sides[name].time(loops[name])
@@ -117,13 +117,19 @@ class Both:
                 self._failed(timed, name, error)
                 return
             if i >= 2:  # the first round of each warms up
-                seconds[name].append(max(took, 1e-9))
-        timed.tally.found.append(Pair(tuple(seconds["base"]), tuple(seconds["head"])))
+                seconds[name].append(took)
+        cpu = None if self._job.device.startswith("cuda") else _clock(seconds, 1)
+        timed.tally.found.append(replace(_clock(seconds, 0), cpu=cpu))
 
     def _failed(self, timed: Timed, name: Name, error: SideError) -> None:
         timed.failed[name] = str(error)
         self._sides[name].close()
         self._sides[name] = self._start(name)
+
+
+def _clock(seconds: Mapping[Name, Sequence[tuple[float, float]]], which: int) -> Pair:
+    base, head = (tuple(max(took[which], 1e-9) for took in seconds[name]) for name in ("base", "head"))
+    return Pair(base, head)
 
 
 def plan(once_s: float, extra: float = 0.0, work_s: float = 1.5) -> tuple[int, int, int]:

@@ -85,13 +85,14 @@ class Side:
         once_s = said["once_s"]
         return None if once_s is None else float(once_s), {str(k): float(v) for k, v in said["counters"].items()}
 
-    def time(self, loops: int) -> float:
-        """Wall seconds of so many calls of the prepared work.
+    def time(self, loops: int) -> tuple[float, float]:
+        """Wall and CPU seconds of so many calls of the prepared work.
 
         Raises:
             SideError: if the work fails.
         """
-        return float(self.ask({"do": "time", "loops": loops})["wall_s"])
+        said = self.ask({"do": "time", "loops": loops})
+        return float(said["wall_s"]), float(said["cpu_s"])
 
     def ask(self, what: dict[str, Any]) -> dict[str, Any]:
         """One line there, one back."""
