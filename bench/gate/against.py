@@ -58,7 +58,7 @@ def against(
         raise UserError(f"gate: no workload of {suite} could be run on either side: {found[0].note}")
     rule = (
         f"Slower: in most of {most} pairs of processes both the fastest rounds' ratio > {LEAST_RATIO} and Mann-Whitney "
-        f"p < {MOST_P}, by wall or CPU time. Counters must not grow. Seconds of a call are a trend; the ratios are judged."
+        f"p < {MOST_P}, by wall or CPU time. Counters must not grow. Ratios are judged; seconds of a call are a trend."
     )
     return Outcome(base.title, tuple(found), (*notes, rule)).accepting(base.accepted)
 

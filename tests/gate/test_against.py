@@ -262,6 +262,27 @@ def test_without_git_that_is_said_and_hooks_do_not_run(repo: Path, monkeypatch: 
         find_base(repo, "HEAD")
 
 
+def test_cpu_time_holds_that_of_processes_which_the_work_waits_for(tmp_path: Path) -> None:
+    (tmp_path / "s.py").write_text(
+        "import subprocess, sys, time\n"
+        "def busy(d):\n"
+        "    code = 'import time\\nwhile time.process_time() < 0.2: pass'\n"
+        "    return (lambda: subprocess.run([sys.executable, '-c', code])), {}\n"
+        "def idle(d):\n"
+        "    return (lambda: time.sleep(0.2)), {}\n"
+        "WORKLOADS = {'busy': busy, 'idle': idle}\n"
+    )
+    side = Side(tmp_path, Job(tmp_path / "s.py", ""))
+    try:
+        side.prepare("busy")
+        assert side.time(1)[1] >= 0.19, "the process ended only after so much CPU time"
+        side.prepare("idle")
+        wall_s, cpu_s = side.time(1)
+        assert wall_s >= 0.19 > cpu_s
+    finally:
+        side.close()
+
+
 def test_a_shallow_clone_is_told_to_fetch(repo: Path, tmp_path: Path) -> None:
     git(repo, "commit", "-q", "--allow-empty", "-m", "two")
     clone = tmp_path / "clone"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,21 @@ def test_too_few_rounds_or_impossible_times_are_refused() -> None:
 
 SLOW, FAST = pair(rounds(0), 1.3 * rounds(1)), pair(1.3 * rounds(0), rounds(1))
 SAME = pair(rounds(0, spread=0.001), rounds(1, spread=0.001))
+
+
+def test_cpu_time_counts_where_wall_time_tells_nothing_and_the_work_computes() -> None:
+    rng = np.random.default_rng(0)
+    steady = pair(rounds(0), 1.2 * rounds(1))
+    noisy = pair(rounds(2) * rng.uniform(1, 9, 30), rounds(3) * rng.uniform(1, 9, 30))
+    assert noisy.vote == "neither"
+    assert steady.vote == "slower"
+    assert replace(noisy, cpu=steady).vote == "slower"
+    assert "CPU time" in Tally(1, [replace(noisy, cpu=steady)]).row("x").sure
+    waits = pair(rounds(0) / 10, 1.2 * rounds(1) / 10)  # a tenth of the time computes: 20 % more of it is no matter
+    assert waits.vote == "slower"
+    assert replace(noisy, cpu=waits).vote == "neither"
+    assert replace(FAST, cpu=SLOW).vote == "faster", "wall time is what a user waits"
+    assert replace(SLOW, cpu=SAME).vote == "slower", "waiting is slower too"
 
 
 @given(st.lists(st.sampled_from([SLOW, FAST, SAME]), min_size=3, max_size=3))
