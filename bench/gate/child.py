@@ -28,9 +28,10 @@ class Foreign(ImportError):
     """Code of this tree's packages came from another place, such as an installed copy."""
 
 
-def _cpu_s() -> float:
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
+def _used() -> tuple[float, int]:
+    """CPU seconds and voluntary context switches of this process and of those that it has waited for."""
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return time.process_time() + children.ru_utime + children.ru_stime, own.ru_nvcsw + children.ru_nvcsw
 
 
 def load_suite(path: Path) -> Any:
@@ -96,7 +97,10 @@ class Server:
         return {"counters": dict(counters), "once_s": None if self.work is None else self.time(1)["wall_s"]}
 
     def time(self, loops: int) -> dict[str, Any]:
-        """Wall and CPU seconds of so many calls; CPU time of processes that the work waited for included."""
+        """Wall and CPU seconds of so many calls, and how often they gave up the core to wait for something.
+
+        What processes did that the work waited for is included.
+        """
         assert self.work is not None, "nothing is prepared"
         work = self.work
         wait = getattr(self.module, "wait", None)  # for a device that works on behind the caller's back
@@ -104,13 +108,14 @@ class Server:
             work()  # untimed: the other side's rounds have taken this one's place in the caches
         if wait is not None:
             wait(self.device)
-        cpu_s, begin = _cpu_s(), time.perf_counter()
+        (cpu_s, waits), begin = _used(), time.perf_counter()
         for _ in range(loops):
             work()
         if wait is not None:
             wait(self.device)
         wall_s = time.perf_counter() - begin
-        return {"wall_s": wall_s, "cpu_s": _cpu_s() - cpu_s}
+        then_s, then = _used()
+        return {"wall_s": wall_s, "cpu_s": then_s - cpu_s, "waits": then - waits}
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What one line asks for."""

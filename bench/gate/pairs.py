@@ -109,7 +109,7 @@ class Both:
         base_loops, head_loops, rounds = plan(max(once_s, 1e-7), timed.work.extra, self._job.work_s)
         loops: dict[Name, int] = {"base": base_loops, "head": head_loops}
         timed.per = base_loops
-        seconds: dict[Name, list[tuple[float, float]]] = {"base": [], "head": []}
+        seconds: dict[Name, list[tuple[float, float, int]]] = {"base": [], "head": []}
         for i, name in enumerate(abba(self.first, rounds + 1)):
             try:
                 took = self._sides[name].time(loops[name])
@@ -119,7 +119,8 @@ class Both:
             if i >= 2:  # the first round of each warms up
                 seconds[name].append(took)
         cpu = None if self._job.device.startswith("cuda") else _clock(seconds, 1)
-        timed.tally.found.append(replace(_clock(seconds, 0), cpu=cpu))
+        waits = any(min(took[2] for took in rounds) > 0 for rounds in seconds.values())
+        timed.tally.found.append(replace(_clock(seconds, 0), cpu=cpu, waits=waits))
 
     def _failed(self, timed: Timed, name: Name, error: SideError) -> None:
         timed.failed[name] = str(error)
@@ -127,7 +128,7 @@ class Both:
         self._sides[name] = self._start(name)
 
 
-def _clock(seconds: Mapping[Name, Sequence[tuple[float, float]]], which: int) -> Pair:
+def _clock(seconds: Mapping[Name, Sequence[tuple[float, float, int]]], which: int) -> Pair:
     base, head = (tuple(max(took[which], 1e-9) for took in seconds[name]) for name in ("base", "head"))
     return Pair(base, head)
 

@@ -85,14 +85,14 @@ class Side:
         once_s = said["once_s"]
         return None if once_s is None else float(once_s), {str(k): float(v) for k, v in said["counters"].items()}
 
-    def time(self, loops: int) -> tuple[float, float]:
-        """Wall and CPU seconds of so many calls of the prepared work.
+    def time(self, loops: int) -> tuple[float, float, int]:
+        """Wall and CPU seconds of so many calls of the prepared work, and how often it waited for something.
 
         Raises:
             SideError: if the work fails.
         """
         said = self.ask({"do": "time", "loops": loops})
-        return float(said["wall_s"]), float(said["cpu_s"])
+        return float(said["wall_s"]), float(said["cpu_s"]), int(said["waits"])
 
     def ask(self, what: dict[str, Any]) -> dict[str, Any]:
         """One line there, one back."""

@@ -5,8 +5,9 @@ is above 1.07 AND a one-sided Mann-Whitney test of all rounds has p < .01 (exact
 medians or means is not used: interruptions only ever make a round slower, so that the fastest round is the one that
 tells of the code; the test asks whether the other rounds agree.
 
-Two clocks: wall time first, which sees waiting too. Where it tells no difference and the work computes rather than
-waits, both conditions are asked of CPU time, which a busy machine disturbs far less.
+Two clocks: work that never gives up its core to wait is judged by CPU time, which a busy machine disturbs far less:
+where its wall time is longer, others had the core. Work that waits (for a disk, a lock, a process, a sleep, a GPU) is
+judged by wall time, and where that tells no difference and most of it is computing, by CPU time too.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Pair:
     base: tuple[float, ...]
     head: tuple[float, ...]
     cpu: Pair | None = None  # the same rounds by the other clock, where that was read
+    waits: bool = True  # whether every round of one side gave up its core of its own accord
 
     def __post_init__(self) -> None:
         for name, rounds in (("base", self.base), ("head", self.head)):
@@ -69,10 +71,10 @@ class Pair:
 
     @property
     def judged(self) -> Pair:
-        """The clock that decides: wall time, or CPU time where wall time tells no difference and the work computes."""
-        if self.cpu is None or self.own_vote != "neither" or min(self.cpu.base) < COMPUTES * min(self.base):
+        """The clock that decides."""
+        if self.cpu is None or (self.waits and self.own_vote != "neither"):
             return self
-        return self.cpu
+        return self.cpu if min(self.cpu.base) >= COMPUTES * min(self.base) else self
 
     @property
     def vote(self) -> Vote:
@@ -208,7 +210,12 @@ def change_text(base: float, head: float) -> str:
 
 
 def failed_row(name: str, base: str | None, head: str | None) -> Row:
-    """A workload that could not be run on one side or on both; None where it ran."""
+    """A workload that could not be run on one side or on both.
+
+    Args:
+        name: of the workload.
+        base, head: what it raised there; None where it ran.
+    """
     first = [None if text is None else (text.strip().splitlines() or ["?"])[-1][:200] for text in (base, head)]
     if head is None:
         return Row("time", name, "new", "-", "runs", note=f"base: {first[0]}")

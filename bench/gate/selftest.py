@@ -127,7 +127,7 @@ def _load() -> float:
 
 def _kept(pair: Pair) -> dict[str, float]:
     clocks = {"": pair} | ({} if pair.cpu is None else {"cpu_": pair.cpu})
-    plain: dict[str, float] = {}
+    plain: dict[str, float] = {"waits": pair.waits}
     for name, held in clocks.items():
         plain |= {f"{name}ratio": round(held.ratio, 4), f"{name}p": float(f"{held.p_slower:.2g}")}
     return plain

@@ -246,7 +246,6 @@ _OTHER_DRAWS = {
 }
 
 _TINY: dict[str, Make] = {  # a fraction of a millisecond, so that 20 calls against 23 are still a short round
-    "draw gan, 4 images": partial(draw, "gan", 4),
     "draw ddpm, ddim S=1": lambda device: draw("ddpm", 1, device, sampler="ddim", steps=1),
     "metric: Fréchet distance, N=100": partial(kernel, "frechet", "frechet_distance", 100, 16),
 }

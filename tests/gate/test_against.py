@@ -270,15 +270,20 @@ def test_cpu_time_holds_that_of_processes_which_the_work_waits_for(tmp_path: Pat
         "    return (lambda: subprocess.run([sys.executable, '-c', code])), {}\n"
         "def idle(d):\n"
         "    return (lambda: time.sleep(0.2)), {}\n"
-        "WORKLOADS = {'busy': busy, 'idle': idle}\n"
+        "WORKLOADS = {'busy': busy, 'idle': idle, 'computes': lambda d: (lambda: sum(range(1000)), {})}\n"
     )
     side = Side(tmp_path, Job(tmp_path / "s.py", ""))
     try:
         side.prepare("busy")
-        assert side.time(1)[1] >= 0.19, "the process ended only after so much CPU time"
+        _, cpu_s, waits = side.time(1)
+        assert cpu_s >= 0.19, "the process ended only after so much CPU time"
+        assert waits
         side.prepare("idle")
-        wall_s, cpu_s = side.time(1)
-        assert wall_s >= 0.19 > cpu_s
+        wall_s, cpu_s, waits = side.time(3)
+        assert wall_s >= 0.57 > cpu_s
+        assert waits >= 3, "each sleep gives up the core"
+        side.prepare("computes")
+        assert min(side.time(5)[2] for _ in range(20)) == 0, "work that only computes never does"
     finally:
         side.close()
 

@@ -104,7 +104,9 @@ def test_cpu_time_counts_where_wall_time_tells_nothing_and_the_work_computes() -
     assert waits.vote == "slower"
     assert replace(noisy, cpu=waits).vote == "neither"
     assert replace(FAST, cpu=SLOW).vote == "faster", "wall time is what a user waits"
-    assert replace(SLOW, cpu=SAME).vote == "slower", "waiting is slower too"
+    assert replace(SLOW, cpu=SAME, waits=True).vote == "slower", "waiting is slower too"
+    assert replace(SLOW, cpu=SAME, waits=False).vote == "neither", "it never waited: others had the core"
+    assert replace(SAME, cpu=SLOW, waits=False).vote == "slower"
 
 
 @given(st.lists(st.sampled_from([SLOW, FAST, SAME]), min_size=3, max_size=3))
