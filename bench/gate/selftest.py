@@ -160,7 +160,7 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
 def run(
     tree: Path, job: Job, trials: int = TRIALS, pairs: int = PAIRS, extra: float = EXTRA, told: Told | None = None
 ) -> SelfTest:
-    """So many trials on one tree against itself."""
+    """So many trials on one tree against itself; Ctrl-C ends it with the trials that are done."""
     trees = Trees(tree, tree)
     names = timing.names(trees, job)
     work = [Planted(name, share) for name in names for share in (0.0, extra)]
@@ -169,5 +169,10 @@ def run(
         if told is not None:
             alarms, found = pooled(test.alarms), pooled(test.found)
             told(f"trial {i + 1} of {trials}; so far {alarms.hits} alarms, {found.hits} of {found.trials} found")
-        test.add(timing.measure(trees, job, work, pairs))
+        try:
+            test.add(timing.measure(trees, job, work, pairs))
+        except KeyboardInterrupt:
+            if not test.trials:
+                raise
+            break  # what was measured is told
     return test

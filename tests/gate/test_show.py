@@ -140,6 +140,22 @@ def test_the_self_test_counts_alarms_and_finds_apart() -> None:
     assert good.outcome(1.0).exit_code == 0
 
 
+def test_a_self_test_that_is_stopped_tells_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s.py").write_text("WORKLOADS = {'w': lambda device: (sum, {})}\n")
+    trials = [[timed("w", 0, 1.0), timed("w", 0.15, 1.15)]]
+
+    def measure(*_: object) -> list[Timed]:
+        if not trials:
+            raise KeyboardInterrupt
+        return trials.pop()
+
+    monkeypatch.setattr("bench.gate.selftest.timing.measure", measure)
+    test = run(tmp_path, Job(tmp_path / "s.py", ""), trials=5)
+    assert (test.alarms["w"], test.found["w"]) == (Rate(0, 1), Rate(1, 1))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Job(tmp_path / "s.py", ""), trials=5)
+
+
 def test_the_self_test_plants_more_of_the_same_work(tmp_path: Path) -> None:
     """On a clock that the work winds, 20 calls against 23 are 1.15 exactly."""
     (tmp_path / "s.py").write_text(
