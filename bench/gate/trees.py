@@ -101,8 +101,11 @@ def side_by_side(base: Base) -> Iterator[Trees]:
         _copy_checkout(base.root, trees.head)
         yield trees
     finally:
-        _try(base.root, "worktree", "remove", "--force", str(trees.base))
+        _try(base.root, "worktree", "remove", "--force", "--force", str(trees.base))
         shutil.rmtree(folder, ignore_errors=True)
+        _try(
+            base.root, "worktree", "unlock", str(trees.base)
+        )  # git locks it while it makes it, and may have been killed
         _try(base.root, "worktree", "prune")
 
 

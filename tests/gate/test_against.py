@@ -349,6 +349,11 @@ def test_exit_codes_and_files_of_the_command(repo: Path) -> None:
 def test_sigterm_removes_the_worktree(repo: Path) -> None:
     change(repo)
     (repo / "suite.py").write_text("import time\ndef make(d):\n    time.sleep(60)\nWORKLOADS = {'w': make}\n")
+    (repo / "toy" / "large.bin").write_bytes(os.urandom(2**24))  # git is still at it when the signal comes, or not
+    git(repo, "add", "toy")
+    git(repo, "commit", "-qm", "large")
+    change(repo)
+    (repo / "toy" / "more.py").write_text("")
     running = subprocess.Popen(
         [sys.executable, "-m", "bench", "gate", "--base", "HEAD", "--suite", "suite.py"],
         cwd=repo,
