@@ -60,7 +60,11 @@ def test_a_model_file_imports_the_contract_shared_parts_and_its_own_family_only(
                 assert name.split(".")[1] in (*shared, family), (path, name)
 
 
-@pytest.mark.parametrize("module", ["bench.report", "bench.store", "bench.record", "bench.stats", "bench.provenance"])
+NO_TORCH = ["bench.report", "bench.store", "bench.record", "bench.stats", "bench.provenance"]
+NO_TORCH += [f"bench.gate.{name}" for name in ("against", "benchmarks", "child", "records", "selftest", "show")]
+
+
+@pytest.mark.parametrize("module", NO_TORCH)
 def test_reading_records_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
@@ -74,7 +78,7 @@ def test_measuring_speed_imports_no_metric() -> None:
 
 def test_only_the_worker_trains() -> None:
     users = {name_of(path) for path in FILES if "baselines.trainer" in set(imports(path))}
-    assert users == {"bench.worker"}
+    assert users == {"bench.worker", "bench.gate.workloads"}, "and the gate times how fast it is"
 
 
 def test_the_report_reads_records_and_artifacts_only() -> None:
@@ -84,6 +88,26 @@ def test_the_report_reads_records_and_artifacts_only() -> None:
         for name in imports(path):
             if name.split(".")[0] in ("bench", "baselines"):
                 assert name.startswith(allowed) or name in ("bench", "baselines"), (path, name)
+
+
+def test_the_gate_reads_records_and_runs_processes_only() -> None:
+    own = ("bench.gate", "bench.report", "bench.record", "bench.store", "bench.stats", "bench.variants")
+    allowed = (*own, "bench.provenance", "baselines.types", "baselines.errors")
+    for path in (ROOT / "bench" / "gate").rglob("*.py"):
+        for name in imports(path) if path.name != "workloads.py" else ():  # which run in processes of their own
+            if name.split(".")[0] in ("bench", "baselines"):
+                assert name.startswith(allowed) or name in ("bench", "baselines"), (path, name)
+
+
+def test_what_runs_in_a_tree_imports_nothing_of_it_by_itself() -> None:
+    """The head's files run beside the base's code: at the top they import the standard library alone."""
+    for name in ("child.py", "workloads.py"):
+        tree = ast.parse((ROOT / "bench" / "gate" / name).read_text(encoding="utf-8"))
+        tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        found = {a.name for n in tops if isinstance(n, ast.Import) for a in n.names}
+        found |= {n.module or "" for n in tops if isinstance(n, ast.ImportFrom)}
+        assert found
+        assert {module.split(".")[0] for module in found} <= sys.stdlib_module_names, name
 
 
 def test_files_stay_short() -> None:

@@ -103,7 +103,7 @@ def aggregate(values: Sequence[Measurement]) -> Score:
     """
     first, n = values[0], len(values)
     numbers = [float(m.value) for m in values]
-    mean = mean_over_seeds(numbers, _scale(values))
+    mean = mean_over_seeds(numbers, scale_of(values))
     low: float | None = None
     high: float | None = None
     spread: Spread = ""
@@ -130,7 +130,7 @@ def aggregate(values: Sequence[Measurement]) -> Score:
     )
 
 
-def _scale(values: Sequence[Measurement]) -> Scale:
+def scale_of(values: Sequence[Measurement]) -> Scale:
     """Whether an interval over seeds is taken on logarithms or kept within [0, 1], by what is measured."""
     first = values[0]
     if base(first.metric) in _SHARES:

@@ -1,0 +1,172 @@
+"""The command `trilemma gate`: what a change did to speed, work and quality; fails where something got worse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from baselines.errors import UserError
+
+if TYPE_CHECKING:
+    from bench.gate.outcome import Outcome
+
+HELP = """Find regressions: of speed against another commit, or of quality between two results folders.
+
+With --base, the head (the checkout as it lies there, uncommitted changes included) and the merge base of REF and HEAD
+run the same workloads in pairs of fresh processes, in turns. A workload is slower if in two of three pairs BOTH the
+ratio of the fastest rounds is above 1.07 AND Mann-Whitney's p is below .01, by wall or by CPU time. FLOPs, network
+calls (NFE), parameters and, on a GPU, peak memory must not grow.
+
+With two results folders, scores of the same cells and seeds under the same protocol are compared, by intervals of
+their paired differences; counters exactly; times are told as trends.
+
+Exit status: 0 nothing got worse, 1 something did, 2 the comparison could not be made.
+
+A regression that is wanted is named with --accept, or for good in a commit's trailer: `Gate-accept: NAME; reason`.
+
+Examples:
+
+    trilemma gate --base origin/main               # before a pull request; about a minute
+
+    trilemma gate --base HEAD~1 --suite full --select draw
+
+    trilemma gate --base main --suite tests/perf/test_report_perf.py   # pytest-benchmark
+
+    trilemma gate --base main --suite mine.py      # WORKLOADS = {name: make(device)}
+
+    trilemma gate results/reference results/new --markdown gate.md --junit gate.xml
+
+    trilemma gate --self-test                      # how often does it err, here and today?
+"""
+
+
+def gate(
+    results: Annotated[list[Path] | None, typer.Argument(help="Two results folders: base and head.")] = None,
+    base: Annotated[str | None, typer.Option(help="A commit, branch or tag to compare the checkout with.")] = None,
+    suite: Annotated[str, typer.Option(help="short, full, perf, a file of workloads, or pytest-benchmark files.")] = "",
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of processes, an odd number; most must agree.")] = 3,
+    select: Annotated[str | None, typer.Option(help="Only workloads or scores whose name holds this.")] = None,
+    all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Judge every metric of the results.")] = False,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="A regression that is wanted: part of its name, `; reason` after it.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda, where the workloads run.")] = "cpu",
+    self_test: Annotated[bool, typer.Option("--self-test", help="Measure the gate itself.")] = False,
+    trials: Annotated[int, typer.Option(min=1, help="Of the self-test.")] = 40,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the self-test's record to this file.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show what did not move too.")] = False,
+) -> None:
+    """Find regressions."""
+    from bench.gate import show
+
+    chosen = [
+        name
+        for name, given in (("two results folders", results), ("--base", base), ("--self-test", self_test))
+        if given
+    ]
+    if len(chosen) != 1:
+        raise UserError(f"gate: expected one of two results folders, --base REF or --self-test, got {_said(chosen)}")
+    for option, path in (("--junit", junit), ("--markdown", markdown), ("--json", json_)):
+        if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+            raise UserError(f"{option} {path}: expected a file in an existing folder")
+    _check_given(results or [], suite, pairs, self_test, json_)
+    signal.signal(signal.SIGTERM, _stop)  # so that the worktree goes
+    begin = time.monotonic()
+    record: dict[str, Any] | None = None
+    if results:
+        from bench.gate.records import compare
+
+        outcome = compare(results[0], results[1], select, all_metrics)
+    elif base is not None:
+        outcome = _against(base, suite or "short", pairs, select, device)
+    else:
+        outcome, record = _self_test(trials, pairs, device)
+    outcome = replace(outcome.accepting(accept or ()), seconds=time.monotonic() - begin)
+    Console().print(show.terminal(outcome, every))
+    if record is not None and json_ is not None:
+        show.write(json_, json.dumps(record, indent=1) + "\n", "--json")
+    _write_files(outcome, junit, markdown, every)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _check_given(results: list[Path], suite: str, pairs: int, self_test: bool, record: Path | None) -> None:
+    if results and len(results) != 2:
+        raise UserError(f"gate: expected two results folders, base and head, got {_said(map(str, results))}")
+    if results and suite:
+        raise UserError(f"gate --suite {suite}: goes with --base; results folders have no workloads")
+    if self_test and suite:
+        raise UserError(f"gate --suite {suite}: goes with --base; the self-test has a suite of its own")
+    if record is not None and not self_test:
+        raise UserError(f"gate --json {record}: goes with --self-test; a comparison has --markdown and --junit")
+    if pairs % 2 == 0:
+        raise UserError(f"gate --pairs: expected an odd number, so that most can agree, got {pairs}")
+
+
+def _against(ref: str, suite: str, pairs: int, select: str | None, device: str) -> Outcome:
+    from bench.gate.against import against
+
+    with _Progress() as told:
+        return against(Path.cwd(), ref, suite, pairs, select, device, told)
+
+
+def _self_test(trials: int, pairs: int, device: str) -> tuple[Outcome, dict[str, Any]]:
+    import bench
+    from bench.gate import selftest
+    from bench.gate.against import SHORT_S, own_workloads
+    from bench.gate.process import Job
+
+    begin = time.monotonic()
+    tree = Path(bench.__file__).parents[1]
+    job = Job(own_workloads(tree), "self-test", device, ("bench", "baselines"), work_s=SHORT_S)
+    with _Progress() as told:
+        test = selftest.run(tree, job, trials, pairs, told=told)
+    seconds = time.monotonic() - begin
+    return test.outcome(seconds), test.as_json(seconds)
+
+
+def _write_files(outcome: Outcome, junit: Path | None, markdown: Path | None, every: bool) -> None:
+    from bench.gate import show
+
+    if junit is not None:
+        show.write(junit, show.junit(outcome), "--junit")
+    if markdown is not None:
+        show.write(markdown, show.markdown(outcome, every), "--markdown")
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):  # where GitHub Actions collects a job's Markdown
+        try:
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(show.markdown(outcome, every))
+        except OSError as error:
+            raise UserError(f"GITHUB_STEP_SUMMARY={summary}: cannot be written: {error.strerror or error}") from error
+
+
+class _Progress:
+    """What is being timed, on the error stream: a line that goes again, or in a log nothing."""
+
+    def __init__(self) -> None:
+        self._status = Console(stderr=True).status("starting")
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._status.start()
+        return lambda text: self._status.update(text.replace("[", "\\["))
+
+    def __exit__(self, *_: object) -> None:
+        self._status.stop()
+
+
+def _stop(*_: object) -> None:
+    raise SystemExit(143)
+
+
+def _said(chosen: Iterable[str]) -> str:
+    return " and ".join(chosen) or "none"

@@ -1,0 +1,103 @@
+"""The checkout against another commit: two trees, the head's workloads, one outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from baselines.errors import UserError
+from bench.gate import benchmarks, pairs
+from bench.gate.outcome import Outcome, Row
+from bench.gate.pairs import Planted, Told
+from bench.gate.process import Job, SideError
+from bench.gate.rule import LEAST_RATIO, MOST_P, PAIRS
+from bench.gate.trees import Base, Trees, find_base, side_by_side
+
+SUITES = ("short", "full")
+PERF = "tests/perf"
+SHORT_S = 0.8  # of a workload in one pair, so that the suite takes less than a minute
+
+
+def own_workloads(tree: Path) -> Path:
+    """The file of the gate's own workloads in a tree; that of this installation where the tree has none."""
+    there = tree / "bench" / "gate" / "workloads.py"
+    return there if there.is_file() else Path(__file__).with_name("workloads.py")
+
+
+def against(
+    place: Path,
+    ref: str,
+    suite: str = "short",
+    most: int = PAIRS,
+    select: str | None = None,
+    device: str = "cpu",
+    told: Told | None = None,
+) -> Outcome:
+    """Time the checkout around `place` against the merge base of `ref` and HEAD, and compare their counters.
+
+    Args:
+        place: anywhere in the checkout.
+        ref: a commit, branch or tag.
+        suite: "short", "full", "perf" (the pytest-benchmark files of tests/perf), a file of workloads, or a folder or
+            file of pytest-benchmark tests.
+        most: pairs of processes, an odd number.
+        select: only workloads whose name holds this; of pytest-benchmark files what -k takes.
+        device: "cpu" or "cuda".
+        told: progress.
+
+    Raises:
+        UserError: if there is no such base or suite, or nothing could be timed.
+    """
+    base = find_base(place, ref)
+    if not base.code_changed:
+        what = f"{len(base.changed)} files, none of which is code" if base.changed else "no file at all"
+        return Outcome(base.title, (), (f"{what} differ{'s' * (not base.changed)} from the base: nothing was timed",))
+    with side_by_side(base) as trees:
+        found, notes = _measure(base, trees, place, suite, most, select, device, told)
+    if all(row.base == row.head == "fails" for row in found):
+        raise UserError(f"gate: no workload of {suite} could be run on either side: {found[0].note}")
+    rule = (
+        f"Slower: in most of {most} pairs of processes both the fastest rounds' ratio > {LEAST_RATIO} and Mann-Whitney "
+        f"p < {MOST_P}, by wall or CPU time. Counters must not grow. Ratios are judged; seconds of a call are a trend."
+    )
+    return Outcome(base.title, tuple(found), (*notes, rule)).accepting(base.accepted)
+
+
+def _measure(
+    base: Base, trees: Trees, place: Path, suite: str, most: int, select: str | None, device: str, told: Told | None
+) -> tuple[list[Row], list[str]]:
+    files = PERF if suite == "perf" else suite
+    if suite in SUITES:
+        return _workloads(trees, own_workloads(trees.head), suite, most, select, device, told), []
+    chosen = (place / files) if (place / files).exists() else (base.root / files)
+    if not chosen.exists():
+        raise UserError(
+            f"gate --suite {suite}: expected {', '.join(SUITES)}, perf, a .py file of workloads or pytest-benchmark "
+            f"tests, got no such name or file"
+        )
+    is_tests = chosen.is_dir() or chosen.name.startswith("test_") or chosen.stem.endswith("_test")
+    if not is_tests:
+        if chosen.suffix != ".py":
+            raise UserError(f"gate --suite {suite}: expected a .py file, got {chosen.name}")
+        return _workloads(trees, chosen.resolve(), "", most, select, device, told), []
+    if not chosen.resolve().is_relative_to(base.root.resolve()):
+        raise UserError(f"gate --suite {suite}: expected tests inside the checkout {base.root}, got {chosen}")
+    inside = str(chosen.resolve().relative_to(base.root.resolve()))
+    return benchmarks.measure(trees, inside, select, most, told)
+
+
+def _workloads(
+    trees: Trees, file: Path, suite: str, most: int, select: str | None, device: str, told: Told | None
+) -> list[Row]:
+    job = Job(file, suite, device, trees.packages(), work_s=SHORT_S if suite == "short" else Job.work_s)
+    try:
+        names: Sequence[str] = pairs.names(trees, job)
+    except SideError as error:
+        raise UserError(f"gate: the head cannot load {file.name}: {str(error).strip().splitlines()[-1]}") from error
+    chosen = [name for name in names if select is None or select in name]
+    if not chosen:
+        raise UserError(
+            f"gate --select {select}: expected part of a workload's name: {', '.join(names)}; got none of them"
+        )
+    timed = pairs.measure(trees, job, [Planted(name) for name in chosen], most, told)
+    return [row for held in timed for row in held.rows()]

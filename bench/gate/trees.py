@@ -1,0 +1,152 @@
+"""Two trees of one git repository side by side: a clean worktree of the base, and a copy of the checkout as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from baselines.errors import UserError
+
+_NO_CODE = (".md", ".rst", ".txt.license")
+_NO_CODE_FOLDERS = ("results/", "reports/", "tests/", "docs/", ".github/", ".ci/")
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the head is compared with."""
+
+    root: Path  # of the checkout
+    commit: str
+    ref: str  # as the user named it
+    changed: tuple[str, ...]  # files that differ, uncommitted and untracked ones included
+    uncommitted: bool
+    accepted: tuple[str, ...] = ()  # what commits since then say in a trailer `Gate-accept: NAME; reason`
+
+    @property
+    def code_changed(self) -> tuple[str, ...]:
+        """Those of the changed files that can change a time: not documents, results, or tests."""
+        return tuple(
+            name for name in self.changed if not name.endswith(_NO_CODE) and not name.startswith(_NO_CODE_FOLDERS)
+        )
+
+    @property
+    def title(self) -> str:
+        """For the head of a table."""
+        dirty = " with uncommitted changes" if self.uncommitted else ""
+        return f"{self.commit[:10]} (merge base with {self.ref}) → working tree{dirty}"
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Two folders with the same layout; the names have the same length, so that paths have too."""
+
+    base: Path
+    head: Path
+
+    def packages(self) -> tuple[str, ...]:
+        """Importable packages at the top of either tree, but not tests: what each side has to import as its own."""
+        tops = (path for tree in (self.base, self.head) for path in tree.glob("*/__init__.py"))
+        return tuple(sorted({path.parent.name for path in tops} - {"tests"}))
+
+
+def find_base(place: Path, ref: str) -> Base:
+    """The merge base of `ref` and HEAD, and what differs from it in the checkout around `place`.
+
+    Raises:
+        UserError: outside a repository, for an unknown ref, or where the histories do not meet.
+    """
+    try:
+        root = Path(_git(place, "rev-parse", "--show-toplevel").rstrip("\n"))
+    except UserError as error:
+        raise UserError(f"gate --base: expected to run inside a git checkout, got {place} ({error})") from None
+    if _try(root, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
+        raise UserError(f"gate --base: expected a checkout with a commit, got {root}, which has none yet")
+    if ref.startswith("-") or (named := _try(root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")) is None:
+        raise UserError(
+            f"gate --base {ref}: expected a commit, branch or tag of this repository, got an unknown name"
+            f"{_deeper(root) or '; a remote branch has to be fetched first: git fetch origin'}"
+        )
+    commit = _try(root, "merge-base", named, "HEAD")
+    if commit is None:
+        raise UserError(
+            f"gate --base {ref}: expected a history that meets that of HEAD, got none in common{_deeper(root)}"
+        )
+    differ = _git(root, "diff", "--name-only", "-z", commit).split("\0")
+    fresh = _git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0")
+    dirty = bool(_git(root, "status", "--porcelain").strip())
+    trailers = _git(
+        root, "log", "--format=%(trailers:key=Gate-accept,valueonly,unfold)", f"{commit}..HEAD"
+    ).splitlines()
+    changed = tuple(name for name in (*differ, *fresh) if name)
+    return Base(root, commit, ref, changed, dirty, tuple(line for line in trailers if line.strip()))
+
+
+@contextmanager
+def side_by_side(base: Base) -> Iterator[Trees]:
+    """The two trees in a temporary folder, which is gone afterwards, and so is git's note of the worktree.
+
+    The head is a copy of the tracked and the untracked files that git does not ignore, so that edits made while the
+    gate runs do not reach it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="trilemma-gate-")).resolve()
+    trees = Trees(folder / "base", folder / "head")
+    try:
+        _git(base.root, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
+        _copy_checkout(base.root, trees.head)
+        yield trees
+    finally:
+        _try(base.root, "worktree", "remove", "--force", "--force", str(trees.base))
+        shutil.rmtree(folder, ignore_errors=True)
+        _try(
+            base.root, "worktree", "unlock", str(trees.base)
+        )  # git locks it while it makes it, and may have been killed
+        _try(base.root, "worktree", "prune")
+
+
+def _copy_checkout(root: Path, to: Path) -> None:
+    names = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    for name in dict.fromkeys(names):
+        source = root / name
+        if name and (source.is_file() or source.is_symlink()):  # deleted ones are still listed, submodules are folders
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, to / name, follow_symlinks=False)
+
+
+def _deeper(root: Path) -> str:
+    shallow = _try(root, "rev-parse", "--is-shallow-repository") == "true"
+    return "; this clone is shallow: git fetch --unshallow" if shallow else ""
+
+
+def _try(place: Path, *arguments: str) -> str | None:
+    """What git says, or None where it refuses."""
+    done = _run(place, arguments)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _git(place: Path, *arguments: str) -> str:
+    done = _run(place, arguments)
+    if done.returncode != 0:
+        raise UserError(f"git {arguments[0]}: {done.stderr.strip() or 'failed without a word'}")
+    return done.stdout
+
+
+def _run(place: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    no_hooks = f"core.hooksPath={os.devnull}"  # the user's hooks are not for a tree that nobody sees
+    command = ["git", "-c", no_hooks, "-C", str(place), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", env=_environment())
+    except FileNotFoundError as error:
+        raise UserError("gate --base: expected git on this machine, got none") from error
+
+
+def _environment() -> dict[str, str]:
+    """Without what git sets for its hooks, which would lead `git -C` back to the hook's repository."""
+    return {
+        name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    }
