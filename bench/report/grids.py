@@ -39,8 +39,25 @@ def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
 def as_png(canvas: NDArray[np.uint8]) -> bytes:
     """A PNG file of (H, W) or (H, W, channels): 2 are grey and alpha, 3 are colours, 4 colours and alpha."""
     buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
+    few = _palette(canvas)
+    (Image.fromarray(canvas) if few is None else few).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _palette(canvas: NDArray[np.uint8]) -> Image.Image | None:
+    """The same colours by number, where they are at most 256: a third of the bytes or less; None for more."""
+    flat = canvas.reshape(canvas.shape[0] * canvas.shape[1], -1).astype(np.uint32)
+    packed = (flat << np.arange(0, 8 * flat.shape[1], 8, dtype=np.uint32)).sum(1, dtype=np.uint32)
+    found, places = np.unique(packed, return_inverse=True)
+    if len(found) > 256:
+        return None
+    colours = (found[:, None] >> np.arange(0, 8 * flat.shape[1], 8, dtype=np.uint32)).astype(np.uint8)
+    image = Image.fromarray(places.reshape(canvas.shape[:2]).astype(np.uint8), mode="P")
+    channels = colours.shape[1]
+    image.putpalette((colours[:, :3] if channels > 2 else colours[:, :1].repeat(3, 1)).tobytes())
+    if channels in (2, 4):
+        image.info["transparency"] = colours[:, -1].tobytes()
+    return image
 
 
 def enlarged(picture: Grid) -> bytes:

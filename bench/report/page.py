@@ -63,8 +63,18 @@ def render_page(content: Content) -> str:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """The address of an image that lies in the page itself."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    """The address of an image that lies in the page itself, for an attribute in double quotes.
+
+    An SVG is told as text, a quarter shorter than in base64; all that could end the attribute or the address is
+    escaped.
+    """
+    if kind != "image/svg+xml":
+        return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    text = " ".join(data.decode().partition("?>")[2].split()).replace('"', "'")
+    for sign, code in (("%", "%25"), ("#", "%23"), ("&", "%26")):
+        text = text.replace(sign, code)
+    assert '"' not in text
+    return Markup(f"data:{kind},{text}")
 
 
 def triangle_view(row: Row, at: Axes, sheet: Sheet) -> TriangleView:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
 from bench.report.source import REFERENCES
+from bench.report.svg import HALO, slim
 
 COLOURS = {
     "autoencoders": "#E69F00",
@@ -105,11 +107,23 @@ def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: 
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, not again for each file
         svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+        with _rims_left_out(figure):
+            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Picture(
-        name, title, caption, _stable(svg.getvalue(), name), png.getvalue(), round(size[0] * 96), round(size[1] * 96)
-    )
+    return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), round(size[0] * 96), round(size[1] * 96))
+
+
+@contextmanager
+def _rims_left_out(figure: Figure) -> Iterator[None]:
+    """Texts with a rim are named instead: as paths each letter would be written twice, in full."""
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_path_effects()]
+    effects = [text.get_path_effects() for text in texts]
+    for number, text in enumerate(texts):
+        text.set_path_effects([])
+        text.set_gid(f"{HALO}{number}")
+    yield
+    for text, held in zip(texts, effects, strict=True):
+        text.set_path_effects(held)
 
 
 def colour(family: str) -> str:
@@ -162,14 +176,6 @@ def label_points(
             inverse = axes.transData.inverted()
             line = [inverse.transform((px * scale, py * scale)) for px, py in (centres[i], end)]
             axes.plot(*zip(*line, strict=True), color=FAINT, lw=0.6, zorder=2, scalex=False, scaley=False)
-
-
-def _stable(svg: bytes, name: str) -> bytes:
-    """Clip paths numbered in their order: matplotlib hashes coordinates whose last digits the layout solver varies."""
-    found = dict.fromkeys(re.findall(rb'<clipPath id="(p[0-9a-f]{10})"', svg))
-    order = sorted(found, key=svg.index)
-    names = {old: f"{name}-clip{number}".encode() for number, old in enumerate(order)}
-    return re.sub(rb"\bp[0-9a-f]{10}\b", lambda match: names.get(match[0], match[0]), svg)
 
 
 def text_width(text: str, size: float) -> float:

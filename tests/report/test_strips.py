@@ -89,7 +89,8 @@ def test_a_strip_of_something_else_is_told_and_never_unpickled(tmp_path: Path, d
 def test_a_drawing_scales_by_whole_pixels_and_labels_stand_over_their_columns(channels: int, size: int) -> None:
     held = StripImages("t", "c", ("", ""), ("a", "b", "c"), pixels(channels=channels, size=size), 17)
     drawn = strip(held)
-    canvas = np.asarray(Image.open(io.BytesIO(drawn.picture.png)))
+    mode = "LA" if channels == 1 else "RGBA"
+    canvas = np.asarray(Image.open(io.BytesIO(drawn.picture.png)).convert(mode))
     assert canvas.shape[:2] == (2 * (size + 1) - 1, 3 * (size + 1) - 1)
     scale = drawn.picture.width // canvas.shape[1]
     assert (drawn.picture.width, drawn.picture.height) == (scale * canvas.shape[1], scale * canvas.shape[0])
@@ -125,7 +126,7 @@ def with_strips(folder: Path, make: Callable[[Path, Record], tuple[Artifact, ...
 def shown(page: str) -> list[Any]:
     """The pictures of all strips of a page, as arrays."""
     found = re.findall(r'<image class="exact" href="data:image/png;base64,([^"]+)"', page)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("LA")) for data in found]
 
 
 def test_the_page_shows_the_lowest_seeds_strips_pixel_for_pixel(make_results: Make, tmp_path: Path) -> None:
