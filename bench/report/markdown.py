@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bench.report.content import Calibration, Content, Section
+from bench.report.parts import Calibration, Content, Section
 from bench.report.style import Picture
 from bench.report.tables import Datum, Table
 

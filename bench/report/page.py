@@ -11,9 +11,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bench.report.axes import Axes
-from bench.report.content import Content, Section
 from bench.report.grouping import CHOSEN_TOLD
 from bench.report.numbers import interval_text, number
+from bench.report.parts import Content, Section
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
 from bench.report.style import COLOURS

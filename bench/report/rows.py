@@ -132,6 +132,7 @@ class Sheet:
     recall: str | None
     speed: str | None
     latency: str | None
+    left_out: frozenset[str] = frozenset()  # titles of trainings that figures have no room for
     corrupted: tuple[Row, ...] = ()  # spoilt real images, which are compared with nothing but the metrics' own floor
 
     @property

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -178,6 +179,7 @@ def label_points(
             axes.plot(*zip(*line, strict=True), color=FAINT, lw=0.6, zorder=2, scalex=False, scaley=False)
 
 
+@cache
 def text_width(text: str, size: float) -> float:
     """About how wide a text is, in points."""
     return float(TextPath((0, 0), text, size=size).get_extents().width) + 2
@@ -193,9 +195,10 @@ class Box(NamedTuple):
 
     def overlap(self, other: Box) -> float:
         """The area in common."""
+        if self.left >= other.right or other.left >= self.right or self.low >= other.high or other.low >= self.high:
+            return 0.0
         width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.high, other.high) - max(self.low, other.low)
-        return max(0.0, width) * max(0.0, height)
+        return width * (min(self.high, other.high) - max(self.low, other.low))
 
     @property
     def area(self) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import store
-from bench.report.content import Content, gather
+from bench.report.content import gather
 from bench.report.folder import check_writable, unwritable
 from bench.report.grids import enlarged
 from bench.report.markdown import render_markdown
 from bench.report.page import render_page
+from bench.report.parts import Content
 from bench.report.source import open_results
 from bench.report.style import Picture
 
