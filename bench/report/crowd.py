@@ -14,6 +14,9 @@ MOST_MARKS = 40
 FEW_MARKS = 24
 """How many are shown where there are more: enough to compare, and few enough to be read."""
 
+MOST_LINES = 1000
+"""Rows of a page's table: a page of all rows of 100,000 records would be too large to open."""
+
 FEW_PANELS = 8
 """Small canvases, one a training, where there are more than `MOST_MARKS` rows."""
 
@@ -47,14 +50,27 @@ def thinned(sheet: Sheet) -> Sheet:
     return replace(sheet, rows=few, left_out=frozenset(held) - chosen)
 
 
+def listed(sheet: Sheet) -> Sheet:
+    """The sheet itself, or the rows that a page's tables have room for: those of the lowest FD, in their order."""
+    if len(sheet.rows) <= MOST_LINES:
+        return sheet
+    values = [(row.value(sheet.quality), i) for i, row in enumerate(sheet.rows)]
+    order = sorted(range(len(values)), key=lambda i: (values[i][0] is None, values[i][0] or 0.0, i))
+    chosen = set(order[:MOST_LINES])
+    return replace(sheet, rows=tuple(row for i, row in enumerate(sheet.rows) if i in chosen))
+
+
 def told(whole: Sheet, few: Sheet) -> str:
-    """What figures leave out, in words; empty where it is nothing."""
-    if whole is few:
+    """What figures and tables leave out, in words; empty where it is nothing."""
+    if not few.left_out:
         return ""
+    rows = len(whole.rows)
+    tables = f"The tables show the {MOST_LINES} of {rows} rows with the lowest FD, what is bold among these"
+    tables = f"{tables}; table.csv holds all." if rows > MOST_LINES else "The tables and table.csv hold all."
     count = len({row.title for row in whole.rows})
     return (
         f"Figures, pictures and the blocks of models show {count - len(few.left_out)} of {count} trainings: the "
-        "references and those of the lowest FD, the families taking turns. The tables and table.csv hold all."
+        f"references and those of the lowest FD, the families taking turns. {tables}"
     )
 
 

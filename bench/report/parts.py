@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.report.axes import Axes
+from bench.report.blocks import Block
 from bench.report.grids import Grid
 from bench.report.rows import Row, Sheet
 from bench.report.strips import StripSet
@@ -56,6 +57,8 @@ class Section:
     steps: Steps | None
     strips: tuple[StripSet, ...]
     grids: tuple[Grid, ...]
+    structures: Table | None  # the families side by side
+    blocks: tuple[Block, ...]
     main: Table
     cost: Table
     likelihood: Table

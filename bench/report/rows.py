@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from baselines.types import Draw, Kind
@@ -133,6 +133,7 @@ class Sheet:
     speed: str | None
     latency: str | None
     left_out: frozenset[str] = frozenset()  # titles of trainings that figures have no room for
+    blocks: Mapping[str, str] = field(default_factory=dict)  # model -> anchor of the block that tells of it
     corrupted: tuple[Row, ...] = ()  # spoilt real images, which are compared with nothing but the metrics' own floor
 
     @property

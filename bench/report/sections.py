@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from baselines.errors import UserError
 from bench.record import Record
 from bench.report import (
@@ -18,7 +20,8 @@ from bench.report import (
 )
 from bench.report.artifacts import artifact_of, read_images
 from bench.report.axes import axes_told, drawable, endpoints, formulas
-from bench.report.crowd import FEW_PANELS, thinned, told
+from bench.report.blocks import anchors, blocks_of
+from bench.report.crowd import FEW_PANELS, listed, thinned, told
 from bench.report.directions import directions
 from bench.report.exact_table import exact_table
 from bench.report.findings import findings
@@ -30,12 +33,15 @@ from bench.report.side_tables import cost_table, likelihood_table, other_table
 from bench.report.source import Source
 from bench.report.steps_findings import steps_findings
 from bench.report.steps_table import steps_table
+from bench.report.structures import losses_by_model, structures_table
 from bench.report.tables import main_table
 from bench.report.trainings import charts_of, courses_of, curves_of, latent_maps_of, maps_of, strips_of, terms_of
 
 
 def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Section:
     ends, few = endpoints(sheet), thinned(sheet)
+    few = replace(few, blocks=anchors(slug, few))
+    lines = replace(listed(sheet), blocks=few.blocks)
     placed = drawable(few.models, few, ends)
     trained = curves_of(source, few, notes)
     first = list(dict.fromkeys(title for _, title, _, _ in trained))[: FEW_PANELS if few.left_out else None]
@@ -55,6 +61,8 @@ def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Sec
         *charts.pictures(f"chart-{slug}", charts_of(source, few, notes)),
     )
     mapped = any(at.quality is not None and at.coverage is not None for _, at in placed)
+    grids, strips = _grids(source, few, notes), tuple(strips_of(source, few, notes))
+    failed = [(r, r.cell.label()) for r in source.records if r.status != "ok" and r.cell.dataset == sheet.dataset]
     return Section(
         sheet=sheet,
         slug=slug,
@@ -67,13 +75,15 @@ def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Sec
         map=trilemma.map_picture(f"map-{slug}", few, placed) if mapped else None,
         pictures=tuple(picture for picture in pictures if picture is not None),
         steps=_steps(slug, few),
-        strips=tuple(strips_of(source, few, notes)),
-        grids=tuple(_grids(source, few, notes)),
-        main=main_table(sheet),
-        cost=cost_table(sheet),
-        likelihood=likelihood_table(sheet),
+        strips=strips,
+        grids=tuple(grids),
+        structures=structures_table(few, losses_by_model((m.name, curve) for m, _, _, curve in trained)),
+        blocks=tuple(blocks_of(few, trained, [held.title for held in grids], [held.title for held in strips], failed)),
+        main=main_table(lines),
+        cost=cost_table(lines),
+        likelihood=likelihood_table(lines),
         published=published_likelihoods(sheet.dataset),
-        other=other_table(sheet),
+        other=other_table(lines),
     )
 
 

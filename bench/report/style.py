@@ -21,6 +21,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
+from bench.report.drawn import Data, Mark, Spot, lines_of, spots
 from bench.report.source import REFERENCES
 from bench.report.svg import HALO, slim
 
@@ -89,9 +90,19 @@ class Picture:
     png: bytes
     width: int  # CSS pixels at which its text has the size it was drawn for
     height: int
+    spots: tuple[Spot, ...] = ()  # marks that tell their numbers
+    data: Data | None = None
 
 
-def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> Picture:
+def draw(
+    name: str,
+    title: str,
+    caption: str,
+    size: tuple[float, float],
+    paint: Callable[[Figure], None],
+    marks: Sequence[Mark] = (),
+    data: Data | None = None,
+) -> Picture:
     """Paint a figure and return it as SVG and PNG, without dates or version strings.
 
     Args:
@@ -100,6 +111,8 @@ def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: 
         caption: what to see.
         size: inches.
         paint: fills the empty figure; it is called under the style's settings.
+        marks: what the clouds of points tell whose ids (`gid`) are `mark0`, `mark1`, ...
+        data: the numbers that are drawn; None: those of the lines that have a name.
     """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
@@ -111,7 +124,9 @@ def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: 
         with _rims_left_out(figure):
             figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), round(size[0] * 96), round(size[1] * 96))
+    width, height = round(size[0] * 96), round(size[1] * 96)
+    placed, numbers = tuple(spots(figure, marks, height)), data or lines_of(figure)
+    return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), width, height, placed, numbers)
 
 
 @contextmanager

@@ -13,10 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
 from bench.report.axes import Axes, Endpoints, formulas
+from bench.report.drawn import Data
 from bench.report.grouping import CHOSEN_TOLD
 from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
+from bench.report.spoken import mark_of, numbers_of
 from bench.report.style import FAINT, GRID, INK, Picture, colour, draw, label_points, marker
 
 Placed = tuple[Row, Axes]
@@ -57,7 +59,7 @@ def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) 
         + "."
     )
     size = (5.4 + 1.75 * columns, 1.95 * lines + 0.42)
-    return draw(name, f"The trilemma on {sheet.dataset}", caption, size, paint)
+    return draw(name, f"The trilemma on {sheet.dataset}", caption, size, paint, data=_data(sheet, placed))
 
 
 def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
@@ -73,7 +75,20 @@ def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
         caption,
         (6.4, 5.0),
         lambda figure: paint_map(figure.subplots(), sheet, placed),
+        [mark_of(row, sheet) for row, _ in placed],
+        _data(sheet, placed),
     )
+
+
+def _data(sheet: Sheet, placed: Sequence[Placed]) -> Data:
+    """The three axes of each model and what they are made of."""
+    rows = []
+    for row, at in placed:
+        axes = ("–" if v is None else f"{v + 0.0:.3f}" for v in at)
+        told = (f"{value} ({span})" if span else value for _, value, span in numbers_of(row, sheet))
+        rows.append((row.label, *axes, *told))
+    heads = ("model", "quality axis", "coverage axis", "speed axis", "FD", "coverage", "recall", "images/s", "latency")
+    return Data(heads, tuple(rows))
 
 
 def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
@@ -82,11 +97,13 @@ def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
     spots = [(at.clipped()[1], at.clipped()[0]) for _, at in known]
     deep = [spot for (row, _), spot in zip(known, spots, strict=True) if not row.model.is_reference] or spots
     left, low = _start([x for x, _ in deep]), _start([y for _, y in deep])
+    places = {id(row): number_ for number_, (row, _) in enumerate(placed)}
     inside = [(k, spot) for k, spot in zip(known, spots, strict=True) if spot[0] >= left and spot[1] >= low]
     for (row, at), (x, y) in inside:
         hue, shape = colour(row.model.family), marker(row.model.family)
         area = _area(at.clipped()[2])
-        canvas.scatter([x], [y], s=area, c=hue, marker=shape, edgecolors="white", linewidths=0.9, zorder=3)
+        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.9, "zorder": 3, "gid": f"mark{places[id(row)]}"}
+        canvas.scatter([x], [y], s=area, c=hue, marker=shape, **style)
     canvas.set_xlim(left, 1 + 0.06 * (1 - left))
     canvas.set_ylim(low, 1 + 0.06 * (1 - low))
     outside = [row.short for (row, _) in known if row not in [r for (r, _), _ in inside]]
@@ -139,8 +156,17 @@ def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes, middle: tu
     canvas.text(left, low + 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
     canvas.text(corners[1][0] + 0.1, low - 0.58, f"cov. {texts[1]}", ha="right", va="top", **style)
     canvas.text(corners[2][0] - 0.1, low - 0.58, f"{texts[2]}/s", ha="left", va="top", **style)
-    title = textwrap.fill(row.short, 22)
-    canvas.text(left, low + 1.3, title, fontsize=9.5, weight="bold", color=INK, ha="center", va="bottom")
+    title = textwrap.fill(row.short, 26, break_long_words=False)
+    canvas.text(
+        left,
+        low + 1.3,
+        title,
+        fontsize=9 if len(row.short) < 23 else 7.5,
+        weight="bold",
+        color=INK,
+        ha="center",
+        va="bottom",
+    )
 
 
 def _area(speed: float) -> float:
