@@ -24,6 +24,8 @@ class Grid:
     png: bytes  # one pixel a pixel, one pixel of white between images
     width: int  # CSS pixels at which the page shows it
     height: int
+    across: int = 0  # image pixels
+    down: int = 0
 
 
 def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
@@ -33,7 +35,9 @@ def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
     """
     canvas = tile(images, side)
     scale = max(1, round(240 / canvas.shape[1]))
-    return Grid(title, note, as_png(canvas), canvas.shape[1] * scale, canvas.shape[0] * scale)
+    return Grid(
+        title, note, as_png(canvas), canvas.shape[1] * scale, canvas.shape[0] * scale, canvas.shape[1], canvas.shape[0]
+    )
 
 
 def as_png(canvas: NDArray[np.uint8]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.report.axes import Axes
@@ -62,6 +63,7 @@ class Section:
     main: Table
     cost: Table
     likelihood: Table
+    anchors: Mapping[str, str]  # model -> its block's
     published: Table | None  # likelihoods of the same data that papers give
     other: Table | None
 

@@ -76,6 +76,7 @@ def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Sec
         pictures=tuple(picture for picture in pictures if picture is not None),
         steps=_steps(slug, few),
         strips=strips,
+        anchors=few.blocks,
         grids=tuple(grids),
         structures=structures_table(few, losses_by_model((m.name, curve) for m, _, _, curve in trained)),
         blocks=tuple(blocks_of(few, trained, [held.title for held in grids], [held.title for held in strips], failed)),

@@ -10,7 +10,7 @@ from bench.report.content import gather
 from bench.report.folder import check_writable, unwritable
 from bench.report.grids import enlarged
 from bench.report.markdown import render_markdown
-from bench.report.page import render_page
+from bench.report.page import csv_of, render_page
 from bench.report.parts import Content
 from bench.report.source import open_results
 from bench.report.style import Picture
@@ -31,6 +31,8 @@ def write(results: Path, out: Path) -> Path:
     for picture in _pictures(content):
         files[f"figures/{picture.name}.svg"] = picture.svg
         files[f"figures/{picture.name}.png"] = picture.png
+        if picture.data is not None:
+            files[f"figures/{picture.name}.csv"] = csv_of(picture.data).encode(errors="backslashreplace")
     for section in content.sections:
         for i, grid in enumerate(section.grids):
             files[f"figures/samples-{section.slug}-{i}.png"] = enlarged(grid)
