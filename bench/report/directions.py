@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from bench.report.drawn import Data
 from bench.report.numbers import factor_text, number
-from bench.report.plots import PLAIN, log_ticks
+from bench.report.plots import PLAIN, log_ticks, wrapped
 from bench.report.rows import Row, Sheet, likelihoods, variant
 from bench.report.style import FAINT, Picture, colour, draw
 
@@ -38,7 +38,7 @@ def directions(name: str, sheet: Sheet) -> Picture | None:
                 fontsize=8,
                 color=FAINT,
             )
-        canvas.set_yticks(range(len(held)), [row.short for row, *_ in held])
+        canvas.set_yticks(range(len(held)), [wrapped(row.short) for row, *_ in held], fontsize=8)
         canvas.set_ylim(len(held) - 0.4, -0.8)
         canvas.margins(x=0.08)
         canvas.xaxis.set_major_formatter(PLAIN)

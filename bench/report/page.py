@@ -6,11 +6,12 @@ import base64
 import csv
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bench.report.axes import Axes
 from bench.report.drawn import Data
@@ -61,7 +62,7 @@ def render_page(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": data_uri, "numbers": numbers_told}
+    environment.filters |= {"data_uri": data_uri, "numbers": numbers_told, "breaks": breaks}
     css = (
         ":root{"
         + "".join(f"--{family}:{hue};" for family, hue in COLOURS.items())
@@ -105,6 +106,11 @@ def data_uri(data: bytes, kind: str) -> str:
         text = text.replace(sign, code)
     assert '"' not in text
     return Markup(f"data:{kind},{text}")
+
+
+def breaks(text: str) -> Markup:
+    """Text that may be broken behind = and _, where names of settings are long."""
+    return Markup(re.sub(r"(?<=[=_])(?=[^ ])", "<wbr>", str(escape(text))))
 
 
 def triangle_view(row: Row, at: Axes, section: Section) -> TriangleView:

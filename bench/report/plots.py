@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
@@ -68,7 +69,7 @@ def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
                 names.append(row.title + (f" [{score.metric.split('[')[-1]}" if row.title in several else ""))
                 place += 1
             place += 0.7
-        canvas.set_yticks(ticks, names)
+        canvas.set_yticks(ticks, [wrapped(text) for text in names], fontsize=8.5)
         canvas.invert_yaxis()
         canvas.margins(x=0.12)
         canvas.grid(axis="y", visible=False)
@@ -93,6 +94,11 @@ def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
         tuple((row.title, s.metric, KINDS[s.kind or ""], score_text(s), interval_text(s)) for row, s in bars),
     )
     return draw(name, "Likelihood by kind", caption, (6.4, 1.6 + 0.36 * len(bars)), paint, data=data)
+
+
+def wrapped(text: str, width: int = 26) -> str:
+    """A label beside an axis, in lines: a long one would leave the axis no room."""
+    return textwrap.fill(text.replace("=", "= "), width, break_long_words=False).replace("= ", "=")
 
 
 def _by_value(pair: tuple[Row, Score]) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from bench.report.curves import Curve, loss_names
-from bench.report.numbers import number
 from bench.report.rows import Row, Sheet, base, likelihoods, variant
 from bench.report.source import FAMILIES
 from bench.report.tables import Column, Datum, Line, Table
@@ -113,7 +112,7 @@ def _calls(rows: Sequence[Row]) -> str:
     calls = [score.value for row in rows if (score := row.scores.get("nfe"))]
     if not calls:
         return "–"
-    low, high = number(min(calls)), number(max(calls))
+    low, high = (f"{value:,.6g}" for value in (min(calls), max(calls)))
     return low if low == high else f"{low} to {high}"
 
 

@@ -1,4 +1,4 @@
-"""Writes the report's files: index.html, report.md, table.csv and figures/."""
+"""Writes the report's files: index.html, report.md, table.csv, tables.tex and figures/."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from bench import store
 from bench.report.content import gather
 from bench.report.folder import check_writable, unwritable
 from bench.report.grids import enlarged
+from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
 from bench.report.page import csv_of, render_page
 from bench.report.parts import Content
@@ -24,6 +25,7 @@ def write(results: Path, out: Path) -> Path:
     files: dict[str, bytes] = {
         "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
         "report.md": render_markdown(content).encode(errors="backslashreplace"),
+        "tables.tex": render_latex(content).encode(errors="backslashreplace"),
         "table.csv": store.table(source.records)
         .to_csv(index=False, lineterminator="\n")
         .encode(errors="backslashreplace"),

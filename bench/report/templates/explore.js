@@ -3,7 +3,7 @@ const dialog = make("dialog", { className: "large" });
 dialog.setAttribute("aria-label", "Enlarged picture");
 const shut = make("button", { type: "button", className: "shut" }, "Close");
 const stage = make("div", { className: "stage", tabIndex: 0 });
-stage.setAttribute("role", "region");
+stage.setAttribute("role", "group");
 stage.setAttribute("aria-label", "Picture");
 const words = make("p");
 dialog.append(shut, stage, words);
@@ -41,7 +41,7 @@ for (const picture of document.querySelectorAll(".zoom")) {
 const tip = make("div", { className: "tip", hidden: true });
 tip.setAttribute("role", "tooltip");
 tip.id = "tip";
-document.body.append(tip);
+document.querySelector("main").append(tip);
 
 function tell(mark) {
   const [first, ...rest] = mark.dataset.tip.split("\n");
