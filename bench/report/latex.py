@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bench.report.parts import Content
 from bench.report.tables import Column, Datum, Line, Table
 
-_HEAD = """% Tables of %s, made by `trilemma report`. In the preamble: \\usepackage{booktabs,graphicx}
+_HEAD = """% Tables of TITLE, made by `trilemma report`. In the preamble: \\usepackage{booktabs,graphicx}
 % Compile with pdflatex (UTF-8), xelatex or lualatex. Figures lie in figures/ as SVG.
 """
 _SIGNS = {
@@ -19,7 +19,7 @@ _SIGNS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "{''}",
     "–": "--",
     "—": "---",
     "−": "$-$",
@@ -40,7 +40,7 @@ _ROOM = 60
 
 def render_latex(content: Content) -> str:
     """All tables of scores, one `table` environment each; published figures stay out, as none was measured here."""
-    return "\n".join([_HEAD % _comment(content.title), *_tables(content)])
+    return "\n".join([_HEAD.replace("TITLE", _comment(content.title)), *_tables(content)])
 
 
 def escape(text: str) -> str:
