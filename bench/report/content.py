@@ -14,6 +14,7 @@ from bench.report import (
 )
 from bench.report.calibration import calibration_table, study_of, verdicts
 from bench.report.coverage import coverage_table, shipped_study
+from bench.report.crowd import listed
 from bench.report.grouping import make_sheet
 from bench.report.marks import commonest_protocol, flat
 from bench.report.parts import Calibration, Content, Failure
@@ -46,7 +47,8 @@ def gather(source: Source) -> Content:
     compared = [sheet for sheet in sheets if sheet.rows or not sheet.corrupted]
     sections = tuple(section_of(source, sheet, slugs[sheet.dataset], notes) for sheet in compared)
     calibrations = tuple(_calibrations(sheets, slugs))
-    tables = (skipped_table(sheets), models_table(sheets), protocol_table(sheets), provenance_table(source.records))
+    seen = [listed(sheet) for sheet in sheets]
+    tables = (skipped_table(seen), models_table(seen), protocol_table(seen), provenance_table(source.records))
     return Content(
         title=source.title,
         matrix=source.matrix,

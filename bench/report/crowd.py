@@ -14,6 +14,9 @@ MOST_MARKS = 40
 FEW_MARKS = 24
 """How many are shown where there are more: enough to compare, and few enough to be read."""
 
+FEW_ROWS = 160
+"""How many are shown where there are more rows or marks than that."""
+
 MOST_LINES = 1000
 """Rows of a page's table: a page of all rows of 100,000 records would be too large to open."""
 
@@ -41,12 +44,12 @@ def thinned(sheet: Sheet) -> Sheet:
     for title in dict.fromkeys((*references, *_by_turns(sheet, held))):
         own = held[title]
         marks, rows = marks + sum(row.shown for row in own), rows + len(own)
-        if kept and (marks > FEW_MARKS or rows > MOST_ROWS):
+        if kept and (marks > FEW_MARKS or rows > FEW_ROWS):
             break
         kept.append(title)
     chosen = set(kept)
     few = tuple(row for row in sheet.rows if row.title in chosen)
-    few = tuple(row for i, row in enumerate(few) if row.shown or i < MOST_ROWS)
+    few = tuple(row for i, row in enumerate(few) if row.shown or i < FEW_ROWS)
     return replace(sheet, rows=few, left_out=frozenset(held) - chosen)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bench.record import Measurement, Record
@@ -86,6 +86,31 @@ def make_sheet(source: Source, dataset: str) -> Sheet:
     )
 
 
+class Scores(Mapping[str, Score]):
+    """Scores by metric, each put together when it is first asked for.
+
+    Of a hundred thousand records a page shows few, and means with their intervals are most of the work.
+    """
+
+    def __init__(self, measured: Mapping[str, Sequence[Measurement]]) -> None:
+        self._measured = dict(measured)
+        self._made: dict[str, Score] = {}
+
+    def __getitem__(self, metric: str) -> Score:
+        if metric not in self._made:
+            self._made[metric] = aggregate(self._measured[metric])
+        return self._made[metric]
+
+    def __contains__(self, metric: object) -> bool:
+        return metric in self._measured
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._measured)
+
+    def __len__(self) -> int:
+        return len(self._measured)
+
+
 def aggregate(values: Sequence[Measurement]) -> Score:
     """The mean of one metric over seeds.
 
@@ -104,7 +129,8 @@ def aggregate(values: Sequence[Measurement]) -> Score:
         low, high, spread = min(numbers), max(numbers), "range"
     elif first.low is not None and first.high is not None:
         low, high, spread = first.low, first.high, "own"
-    protocols = [protocol_of(m) for m in values]
+    alike = all(m.protocol == first.protocol and m.n == first.n for m in values)
+    protocols = [protocol_of(m) for m in values[: 1 if alike else None]]
     return Score(
         metric=first.metric,
         value=mean.value,
@@ -190,7 +216,7 @@ def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]
         variant=name,
         draw=draw,
         seeds=tuple(r.cell.seed for r in good),
-        scores={metric: aggregate(values) for metric, values in measured.items()},
+        scores=Scores(measured),
         skipped={metric: reason for metric, reason in skipped.items() if metric not in measured},
         records=tuple(good),
         failed=sum(r.status != "ok" for r in [*trained, *drawn]),

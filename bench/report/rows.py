@@ -155,5 +155,6 @@ class Sheet:
 def likelihoods(row: Row) -> list[Score]:
     """The row's bits/dim numbers, exact first, then bounds, then estimates, each from the lowest; no parts."""
     kinds = {"exact": 0, "upper_bound": 1, "estimate": 2}
-    whole = [s for s in row.scores.values() if base(s.metric) == "bits_per_dim" and s.better != "none"]
+    own = [row.scores[metric] for metric in row.scores if base(metric) == "bits_per_dim"]
+    whole = [score for score in own if score.better != "none"]
     return sorted(whole, key=lambda s: (kinds.get(s.kind or "", 3), s.value))
