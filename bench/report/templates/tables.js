@@ -14,6 +14,7 @@ const make = (tag, properties = {}, ...children) => {
   element.append(...children);
   return element;
 };
+const plain = (text) => text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
 const plural = (count) => `${count} row${count === 1 ? "" : "s"}`;
 
 function sort(view, index) {
@@ -33,11 +34,11 @@ function sort(view, index) {
 }
 
 function show(view) {
-  const words = view.text.toLowerCase().split(/\s+/).filter(Boolean);
+  const wanted = plain(view.text);
   const held = view.items.filter(({ row, text }) =>
     (view.all || !row.classList.contains("more")) &&
-    words.every((word) => text.includes(word)) &&
-    Object.entries(view.chosen).every(([name, wanted]) => !wanted || row.dataset[name] === wanted));
+    text.includes(wanted) &&
+    Object.entries(view.chosen).every(([name, chosen]) => !chosen || row.dataset[name] === chosen));
   const pages = Math.max(1, Math.ceil(held.length / SLICE));
   view.page = Math.min(view.page, pages - 1);
   const seen = new Set(held.slice(view.page * SLICE, (view.page + 1) * SLICE));
@@ -84,7 +85,7 @@ function controls(view) {
 function enhance(table) {
   const body = table.querySelector("tbody.body");
   if (!body) return;
-  const items = Array.from(body.rows, (row, place) => ({ row, place, text: row.textContent.toLowerCase() }));
+  const items = Array.from(body.rows, (row, place) => ({ row, place, text: plain(row.textContent) }));
   const status = make("p", { className: "status" });
   const view = { table, body, items, status, text: "", chosen: {}, all: true, page: 0, sorted: "" };
   const box = controls(view);
