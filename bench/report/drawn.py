@@ -65,7 +65,7 @@ def lines_of(figure: Figure) -> Data | None:
     if not rows:
         return None
     first = figure.axes[0]
-    heads = ("panel", "line", first.get_xlabel() or "x", first.get_ylabel() or "y")
+    heads = ("panel", "line", first.get_xlabel() or figure.get_supxlabel() or "x", first.get_ylabel() or "y")
     if len({panel for panel, *_ in rows}) == 1:
         return Data(heads[1:], tuple(row[1:] for row in rows))
     return Data(heads, tuple(rows))

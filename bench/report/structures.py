@@ -92,19 +92,15 @@ def _density(rows: Sequence[Row]) -> str:
 
 
 def _latent(rows: Sequence[Row]) -> str:
-    config = rows[0].records[0].cell.config if rows[0].records else {}
-    sizes = dict.fromkeys(
-        str(row.records[0].cell.config[name])
-        for row in rows
-        for name in _SIZES
-        if row.records and isinstance(row.records[0].cell.config.get(name), int)
-    )
+    configs = [row.records[0].cell.config for row in rows if row.records]
+    sizes = dict.fromkeys(str(c[name]) for c in configs for name in _SIZES if isinstance(c.get(name), int))
     if sizes:
         return f"{', '.join(sizes)} dimensions"
     if any(base(metric) == "ppl" for row in rows for metric in row.scores):
         return "as many dimensions as the image"
-    if isinstance(config.get("timesteps"), int):
-        return f"the image at {config['timesteps']} levels of noise"
+    lengths = sorted({c["timesteps"] for c in configs if isinstance(c.get("timesteps"), int)})
+    if lengths:
+        return f"the image at {', '.join(map(str, lengths))} levels of noise"
     return "none" if any(base(metric) == "ppl" for row in rows for metric in row.skipped) else "not told"
 
 

@@ -118,6 +118,8 @@ def test_tables_filter_by_text_family_sampler_and_steps(page_file: Path, open_pa
     assert status.inner_text() == f"2 of {whole} rows"
     box.get_by_label("find").fill("ETA 1")
     assert page.locator("#digits-main tbody.body tr:visible").count() == 1
+    box.get_by_label("show every draw").uncheck()
+    assert page.locator("#digits-main tbody.body tr:visible").count() == 1, "what is asked for is looked for in all"
     box.get_by_label("find").fill("no such thing")
     assert page.locator("#digits-main tbody.body tr:visible").count() == 0
     assert page.locator("#digits-main tbody.floor tr:visible").count() == 1, "the floor stays to compare with"
@@ -156,7 +158,7 @@ def test_marks_and_triangles_tell_their_numbers_to_pointer_and_keyboard(page_fil
     page.locator(".triangle", has_text="VAE").first.locator("svg").hover()
     assert f"FD {value} ({interval})" in tip.inner_text()
     page.mouse.move(5, 5)
-    page.locator(".triangle h4 a", has_text="DCGAN").focus()
+    page.locator(".triangle h3 a", has_text="DCGAN").focus()
     assert tip.is_visible()
     assert tip.inner_text().startswith("DCGAN")
     page.keyboard.press("Escape")

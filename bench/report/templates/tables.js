@@ -35,8 +35,9 @@ function sort(view, index) {
 
 function show(view) {
   const wanted = plain(view.text);
+  const asked = wanted || Object.values(view.chosen).some(Boolean); // who looks for something looks among all draws
   const held = view.items.filter(({ row, text }) =>
-    (view.all || !row.classList.contains("more")) &&
+    (view.all || asked || !row.classList.contains("more")) &&
     text.includes(wanted) &&
     Object.entries(view.chosen).every(([name, chosen]) => !chosen || row.dataset[name] === chosen));
   const pages = Math.max(1, Math.ceil(held.length / SLICE));
