@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
@@ -121,12 +122,25 @@ def draw(
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, not again for each file
         svg, png = io.BytesIO(), io.BytesIO()
-        with _rims_left_out(figure):
-            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        # by the canvases themselves: `savefig` draws all of it once more beforehand, for a layout that is made already
+        with _rims_left_out(figure), _dots(figure, figure.dpi):
+            FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+        with _dots(figure, 160):
+            FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
     width, height = round(size[0] * 96), round(size[1] * 96)
     placed, numbers = tuple(spots(figure, marks, height)), data or lines_of(figure)
     return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), width, height, placed, numbers)
+
+
+@contextmanager
+def _dots(figure: Figure, dpi: float) -> Iterator[None]:
+    """The figure at another resolution."""
+    before = figure.dpi
+    figure.dpi = dpi
+    try:
+        yield
+    finally:
+        figure.dpi = before
 
 
 @contextmanager
