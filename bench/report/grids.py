@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,18 @@ def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
     return Grid(
         title, note, as_png(canvas), canvas.shape[1] * scale, canvas.shape[0] * scale, canvas.shape[1], canvas.shape[0]
     )
+
+
+def grids_within(room: int, held: Sequence[tuple[str, str, Images]]) -> list[Grid]:
+    """A grid of each (title, note, images), all of so many images a side that their files take at most `room` bytes.
+
+    Large colour images would else make a page that no one can open: 8x8 of 64x64 pixels are 800 kB a model.
+    """
+    for side in (SIDE, 6, 4, 3, 2):
+        made = [grid(title, note, images, side) for title, note, images in held]
+        if sum(len(one.png) for one in made) <= room:
+            break
+    return made
 
 
 def as_png(canvas: NDArray[np.uint8]) -> bytes:

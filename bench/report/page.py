@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,6 +25,9 @@ from bench.report.trilemma import CORNERS, triangle
 
 _ROOM = 6000
 """Characters of a figure's numbers that the page holds; the CSV file beside it has all."""
+
+_STRIPS_ROOM = 1_400_000
+"""Bytes of pictures of models' workings that the page holds."""
 
 _HEADS = (
     ("Quality against time", "time", ("quality-",)),
@@ -63,6 +66,7 @@ def render_page(content: Content) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"data_uri": data_uri, "numbers": numbers_told, "breaks": breaks}
+    content = _with_room(content)
     css = (
         ":root{"
         + "".join(f"--{family}:{hue};" for family, hue in COLOURS.items())
@@ -91,6 +95,23 @@ def render_page(content: Content) -> str:
         groups=[(section, _groups(section)) for section in content.sections],
     )
     return page.rstrip() + "\n"
+
+
+def _with_room(content: Content) -> Content:
+    """The content with as many pictures of models' workings as the page has room for; the files have all."""
+    room, sections = _STRIPS_ROOM, []
+    for section in content.sections:
+        kept = []
+        for held in section.strips:
+            size = sum(len(strip.picture.png) for strip in held.strips)
+            if size <= room:
+                room -= size
+                kept.append(held)
+            else:
+                note = f"{held.note}: for want of room not in this page, but in figures/strip-{section.slug}-*.png"
+                kept.append(replace(held, note=note, strips=()))
+        sections.append(replace(section, strips=tuple(kept)))
+    return replace(content, sections=tuple(sections))
 
 
 def data_uri(data: bytes, kind: str) -> str:

@@ -18,14 +18,14 @@ from bench.report import (
     terms_plot,
     trilemma,
 )
-from bench.report.artifacts import artifact_of, read_images
+from bench.report.artifacts import Images, artifact_of, read_images
 from bench.report.axes import axes_told, drawable, endpoints, formulas
 from bench.report.blocks import anchors, blocks_of
 from bench.report.crowd import FEW_PANELS, listed, thinned, told
 from bench.report.directions import directions
 from bench.report.exact_table import exact_table
 from bench.report.findings import findings
-from bench.report.grids import Grid, grid
+from bench.report.grids import Grid, grids_within
 from bench.report.parts import Section, Steps
 from bench.report.published import published_likelihoods, published_over_steps
 from bench.report.rows import Sheet
@@ -36,6 +36,9 @@ from bench.report.steps_table import steps_table
 from bench.report.structures import losses_by_model, structures_table
 from bench.report.tables import main_table
 from bench.report.trainings import charts_of, courses_of, curves_of, latent_maps_of, maps_of, strips_of, terms_of
+
+_ROOM = 1_400_000
+"""Bytes that the grids of all data sets may take in the page."""
 
 
 def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Section:
@@ -104,24 +107,26 @@ def _context_shares(sheet: Sheet) -> dict[str, float]:
 
 def _grids(source: Source, sheet: Sheet, notes: list[str]) -> list[Grid]:
     """Real images first, then the first samples of every row that stands in the picture, lowest seed."""
-    grids: list[Grid] = []
+    held: list[tuple[str, str, Images]] = []
     records = [record for row in sheet.all for record in row.records]
     real = next((r for r in records if artifact_of(r, "real")), None)
     if real is not None:
-        grids += _grid(source, real, "real", "Real images", "test split", notes)
+        held += _images(source, real, "real", "Real images", "test split", notes)
     for row in sheet.models:
         if row.shown and row.records:
             first = row.records[0]
-            grids += _grid(source, first, "samples", row.short, f"seed {first.cell.seed}", notes)
-    return grids
+            held += _images(source, first, "samples", row.short, f"seed {first.cell.seed}", notes)
+    return grids_within(_ROOM // len(source.datasets), held)
 
 
-def _grid(source: Source, record: Record, role: str, title: str, note: str, notes: list[str]) -> list[Grid]:
+def _images(
+    source: Source, record: Record, role: str, title: str, note: str, notes: list[str]
+) -> list[tuple[str, str, Images]]:
     artifact = artifact_of(record, role)
     if artifact is None:
         return []
     try:
-        return [grid(title, note, read_images(source.folder, artifact))]
+        return [(title, note, read_images(source.folder, artifact))]
     except UserError as error:
         notes.append(f"{record.cell.label()}: {error}")
         return []

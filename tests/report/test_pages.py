@@ -20,7 +20,7 @@ from bench.record import Record
 from bench.report import crowd, write_report
 from bench.report.artifacts import Images
 from bench.report.drawn import Mark
-from bench.report.grids import enlarged, grid
+from bench.report.grids import enlarged, grid, grids_within
 from bench.report.grouping import Scores, aggregate, make_sheet
 from bench.report.latex import escape
 from bench.report.page import data_uri
@@ -111,6 +111,16 @@ def test_grids_are_exact_whatever_their_number_of_colours(channels: int, levels:
     large = np.asarray(Image.open(io.BytesIO(enlarged(made))).convert("RGB"))
     scale = made.width // made.across
     np.testing.assert_array_equal(large[scale // 2 :: scale, scale // 2 :: scale], seen)
+
+
+def test_grids_shrink_until_there_is_room_for_all_of_them() -> None:
+    rng = np.random.default_rng(0)
+    noise = Images(rng.integers(0, 256, (64, 3, 32, 32), dtype=np.uint8), 256)
+    whole = grids_within(10**9, [("t", "n", noise)] * 3)
+    few = grids_within(300_000, [("t", "n", noise)] * 3)
+    assert [one.across for one in whole] == [8 * 33 - 1] * 3
+    assert sum(len(one.png) for one in whole) > 300_000 >= sum(len(one.png) for one in few)
+    assert [one.across for one in few] == [4 * 33 - 1] * 3, "the most that have room, the same for all"
 
 
 def test_every_figure_has_its_numbers_in_a_file_and_in_the_page(results: Path, tmp_path: Path) -> None:
