@@ -22,6 +22,7 @@ from baselines.contract import Strip
 from baselines.errors import UserError
 from bench.artifacts import save_strip
 from bench.record import Artifact, Record
+from bench.report import page as pages
 from bench.report import write_report
 from bench.report.artifacts import StripImages, read_strip
 from bench.report.strips import strip
@@ -185,3 +186,17 @@ def test_damaged_strips_are_told_and_the_others_shown(make_results: Make, tmp_pa
     page = write_report(folder, tmp_path / "out").read_text(encoding="utf-8")
     assert (len(whole), len(shown(page))) == (2, 1)
     assert re.search(r"dcgan-digits seed 0: artifact artifacts/strip-\w+\.npz: damaged", page)
+
+
+def test_pictures_beyond_the_pages_room_are_in_files_and_the_page_says_so(
+    make_results: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = with_strips(tmp_path / "results", lambda folder, _: (put(folder, npz()),))
+    made = make_results(models=("real", "dcgan"), change=change)
+    whole = write_report(made, tmp_path / "whole").read_text(encoding="utf-8")
+    assert len(shown(whole)) == 1
+    monkeypatch.setattr(pages, "_STRIPS_ROOM", 10)
+    text = write_report(made, tmp_path / "out").read_text(encoding="utf-8")
+    assert shown(text) == []
+    assert "figures/strip-digits-*.png" in text
+    assert (tmp_path / "out" / "figures" / "strip-digits-0-0.png").stat().st_size > 100
