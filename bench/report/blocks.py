@@ -22,6 +22,7 @@ MOST_COLUMNS = 6
 _WIDE, _HIGH = 220, 56  # of a small curve, CSS pixels
 _MOST_POINTS = 60
 _MOST_CONFIGS = 12
+_MOST_FAILURES = 20
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Block:
     grids: tuple[int, ...]  # which of the section's grids are its own
     strips: tuple[int, ...]  # which of the section's sets of pictures
     numbers: Table
-    failures: tuple[tuple[str, str], ...]  # (cell, error)
+    failures: tuple[tuple[str, str], ...]  # (cell, last line of its error), the first few
+    failed: int  # how many failed
 
 
 def anchors(slug: str, sheet: Sheet) -> dict[str, str]:
@@ -76,7 +78,8 @@ def blocks_of(
     by_row = {(id(row), metric): marks.get((i, metric), "") for i, row in enumerate(sheet.all) for metric in row.scores}
     lost: dict[str, list[tuple[str, str]]] = {}
     for record, label in failed:
-        lost.setdefault(record.cell.model, []).append((label, f"{record.status}: {record.error or 'no error text'}"))
+        last = (record.error.strip().splitlines() or ["no error text"])[-1]  # of a traceback the line that says why
+        lost.setdefault(record.cell.model, []).append((label, f"{record.status}: {last}"))
     made = []
     for name, rows in held.items():
         own = [(title, seed, curve) for model, title, seed, curve in curves if model.name == name]
@@ -93,7 +96,8 @@ def blocks_of(
                 grids=tuple(i for i, short in enumerate(grids) if short in shorts),
                 strips=tuple(i for i, title in enumerate(strips) if title in titles),
                 numbers=_numbers(rows, metrics, by_row, notes),
-                failures=tuple(lost.get(name, ())),
+                failures=tuple(lost.get(name, ())[:_MOST_FAILURES]),
+                failed=len(lost.get(name, ())),
             )
         )
     return made

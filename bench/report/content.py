@@ -30,6 +30,9 @@ from bench.report.side_tables import (
 from bench.report.source import Source
 from bench.variants import told_apart
 
+_NAMED = 40  # stale cells
+_TOLD = 100  # failures told in full
+
 
 def gather(source: Source) -> Content:
     """Compute every table, sentence and figure of a report."""
@@ -39,7 +42,7 @@ def gather(source: Source) -> Content:
         notes.append(
             f"{len(source.stale)} stale record{' is' if one else 's are'} left out: code, config, data or measuring "
             f"options changed since. Run the matrix again to replace {'it' if one else 'them'}: "
-            + ", ".join(sorted({r.cell.label() for r in source.stale}))
+            + _some(sorted({r.cell.label() for r in source.stale}))
         )
     notes += [f"{dataset} is left out: it was not on the machine that ran the matrix" for dataset in source.missing]
     slugs = _slugs(source.datasets)
@@ -49,6 +52,9 @@ def gather(source: Source) -> Content:
     calibrations = tuple(_calibrations(sheets, slugs))
     seen = [listed(sheet) for sheet in sheets]
     tables = (skipped_table(seen), models_table(seen), protocol_table(seen), provenance_table(source.records))
+    failures = tuple(_failures(source))
+    if len(failures) > _TOLD:
+        notes.append(f"{len(failures)} cells failed: the first {_TOLD} are told below, the records have all")
     return Content(
         title=source.title,
         matrix=source.matrix,
@@ -56,11 +62,17 @@ def gather(source: Source) -> Content:
         sections=sections,
         calibrations=calibrations,
         coverage=coverage_table(shipped_study()) if calibrations else None,
-        failures=tuple(_failures(source)),
+        failures=failures[:_TOLD],
         notes=tuple(dict.fromkeys(notes)),
         tables=tuple(table for table in tables if table is not None),
         published=tuple(published_tables()),
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many there are more."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _calibrations(sheets: Iterable[Sheet], slugs: Mapping[str, str]) -> Iterator[Calibration]:

@@ -73,7 +73,7 @@ def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
         name,
         "Quality against coverage, speed as size",
         caption,
-        (6.4, 5.0),
+        (6.4, min(9.0, 5.0 + 0.2 * max(0, len(placed) - 9))),  # names of neighbours need room
         lambda figure: paint_map(figure.subplots(), sheet, placed),
         [mark_of(row, sheet) for row, _ in placed],
         _data(sheet, placed),
