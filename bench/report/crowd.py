@@ -11,7 +11,7 @@ from bench.report.rows import Row, Sheet
 MOST_MARKS = 40
 """Rows with a mark and a name of their own (`Row.shown`) up to which all are shown."""
 
-FEW_MARKS = 24
+FEW_MARKS = 20
 """How many are shown where there are more: enough to compare, and few enough to be read."""
 
 FEW_ROWS = 160
@@ -20,10 +20,10 @@ FEW_ROWS = 160
 MOST_LINES = 1000
 """Rows of a page's table: a page of all rows of 100,000 records would be too large to open."""
 
-FEW_PANELS = 8
+FEW_PANELS = 6
 """Small canvases, one a training, where there are more than `MOST_MARKS` rows."""
 
-MOST_ROWS = 400
+MOST_ROWS = 600
 """Rows with a mark, further draws included."""
 
 
@@ -40,16 +40,19 @@ def thinned(sheet: Sheet) -> Sheet:
     for row in sheet.rows:
         held.setdefault(row.title, []).append(row)
     kept: list[str] = []
-    marks = rows = 0
+    marks = deep = 0
     for title in dict.fromkeys((*references, *_by_turns(sheet, held))):
         own = held[title]
-        marks, rows = marks + sum(row.shown for row in own), rows + len(own)
-        if kept and (marks > FEW_MARKS or rows > FEW_ROWS):
+        marks += sum(row.shown for row in own)
+        if deep and marks > FEW_MARKS:
             break
+        deep += not own[0].model.is_reference
         kept.append(title)
     chosen = set(kept)
     few = tuple(row for row in sheet.rows if row.title in chosen)
-    few = tuple(row for i, row in enumerate(few) if row.shown or i < FEW_ROWS)
+    further = [row for row in few if not row.shown]
+    dropped = {id(row) for row in further[max(0, FEW_ROWS - len(few) + len(further)) :]}
+    few = tuple(row for row in few if id(row) not in dropped)
     return replace(sheet, rows=few, left_out=frozenset(held) - chosen)
 
 
@@ -65,15 +68,16 @@ def listed(sheet: Sheet) -> Sheet:
 
 def told(whole: Sheet, few: Sheet) -> str:
     """What figures and tables leave out, in words; empty where it is nothing."""
-    if not few.left_out:
+    if len(few.rows) == len(whole.rows):
         return ""
     rows = len(whole.rows)
     tables = f"The tables show the {MOST_LINES} of {rows} rows with the lowest FD, what is bold among these"
     tables = f"{tables}; table.csv holds all." if rows > MOST_LINES else "The tables and table.csv hold all."
     count = len({row.title for row in whole.rows})
     return (
-        f"Figures, pictures and the blocks of models show {count - len(few.left_out)} of {count} trainings: the "
-        f"references and those of the lowest FD, the families taking turns. {tables}"
+        f"Figures, pictures and the blocks of models show {count - len(few.left_out)} of {count} trainings "
+        f"({len(few.rows)} of {rows} rows): the references and those of the lowest FD, the families taking turns. "
+        + tables
     )
 
 

@@ -196,6 +196,19 @@ def test_a_crowd_is_thinned_to_the_best_of_every_family_and_keeps_the_references
     assert "table.csv hold all" in crowd.told(sheet, few)
 
 
+def test_one_training_with_more_draws_than_there_is_room_for_is_not_left_out(results: Path) -> None:
+    sheet = make_sheet(open_results(results), "digits")
+    ddpm = [row for row in sheet.rows if row.model.name == "ddpm"]
+    others = [row for row in sheet.rows if row.model.name != "ddpm"]
+    many = tuple(replace(row, samples=i, shown=row.shown and i == 0) for i in range(80) for row in ddpm)
+    crowded = replace(sheet, rows=(*others, *many))
+    few = crowd.thinned(crowded)
+    assert len(many) > crowd.MOST_ROWS
+    assert {row.title for row in ddpm} <= {row.title for row in few.rows}
+    assert len(few.rows) < len(crowded.rows)
+    assert f"{len(few.rows)} of {len(crowded.rows)} rows" in crowd.told(crowded, few)
+
+
 def test_scores_are_the_same_whenever_they_are_made(results: Path) -> None:
     records = [r for r in open_results(results).records if r.cell.model == "vae" and r.cell.draw is not None]
     measured = {m.metric: [n for r in records for n in r.measured if n.metric == m.metric] for m in records[0].measured}
