@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from bench.record import Measurement, Record
 from bench.report.ratios import ratio
-from bench.report.rows import Row, Score, Sheet, Spread, base, variant
+from bench.report.rows import Row, Score, Scores, Sheet, Spread, base, variant
 from bench.report.source import CEILING, CORRUPTED, FAMILIES, FLOOR, ModelInfo, Source
 from bench.stats import Scale, mean_over_seeds
 from bench.variants import variants
@@ -84,31 +84,6 @@ def make_sheet(source: Source, dataset: str) -> Sheet:
         latency="latency_s[p50]" if any("latency_s[p50]" in r.scores for r in rows) else None,
         corrupted=corrupted,
     )
-
-
-class Scores(Mapping[str, Score]):
-    """Scores by metric, each put together when it is first asked for.
-
-    Of a hundred thousand records a page shows few, and means with their intervals are most of the work.
-    """
-
-    def __init__(self, measured: Mapping[str, Sequence[Measurement]]) -> None:
-        self._measured = dict(measured)
-        self._made: dict[str, Score] = {}
-
-    def __getitem__(self, metric: str) -> Score:
-        if metric not in self._made:
-            self._made[metric] = aggregate(self._measured[metric])
-        return self._made[metric]
-
-    def __contains__(self, metric: object) -> bool:
-        return metric in self._measured
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._measured)
-
-    def __len__(self) -> int:
-        return len(self._measured)
 
 
 def aggregate(values: Sequence[Measurement]) -> Score:
@@ -216,7 +191,7 @@ def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]
         variant=name,
         draw=draw,
         seeds=tuple(r.cell.seed for r in good),
-        scores=Scores(measured),
+        scores=Scores(measured, aggregate),
         skipped={metric: reason for metric, reason in skipped.items() if metric not in measured},
         records=tuple(good),
         failed=sum(r.status != "ok" for r in [*trained, *drawn]),

@@ -21,9 +21,10 @@ from bench.report import crowd, write_report
 from bench.report.artifacts import Images
 from bench.report.drawn import Mark
 from bench.report.grids import enlarged, grid, grids_within
-from bench.report.grouping import Scores, aggregate, make_sheet
+from bench.report.grouping import aggregate, make_sheet
 from bench.report.latex import escape
 from bench.report.page import data_uri
+from bench.report.rows import Scores
 from bench.report.source import open_results
 from bench.report.structures import structures_table
 from bench.report.style import draw, label_points
@@ -212,9 +213,11 @@ def test_one_training_with_more_draws_than_there_is_room_for_is_not_left_out(res
 def test_scores_are_the_same_whenever_they_are_made(results: Path) -> None:
     records = [r for r in open_results(results).records if r.cell.model == "vae" and r.cell.draw is not None]
     measured = {m.metric: [n for r in records for n in r.measured if n.metric == m.metric] for m in records[0].measured}
-    scores = Scores(measured)
+    scores = Scores(measured, aggregate)
+    early = {metric: scores.value(metric) for metric in scores}
     assert list(scores) == list(measured)
     assert dict(scores) == {metric: aggregate(values) for metric, values in measured.items()}
+    assert early == {metric: score.value for metric, score in scores.items()}
     assert "no such metric" not in scores
     with pytest.raises(KeyError):
         scores["no such metric"]
