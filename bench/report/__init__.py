@@ -12,7 +12,7 @@ __all__ = ["render_terminal_table", "write_report"]
 
 
 def write_report(results: Path, out: Path) -> Path:
-    """Write index.html, report.md, table.csv and figures/ for a results folder.
+    """Write index.html, report.md, table.csv, tables.tex and figures/ for a results folder.
 
     The same records give the same bytes. A missing or damaged artifact is told in the report, not fatal.
 

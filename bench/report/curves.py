@@ -59,7 +59,7 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
     """Every loss and its parts, a small canvas a model, the lowest seed of each."""
     first: dict[str, tuple[ModelInfo, dict[str, list[tuple[float, float]]]]] = {}
     for model, title, _, curve in curves:
-        parts = {key: points for key in _losses(curve) if len(points := _points(curve, key)) > 1}
+        parts = {key: points for key in loss_names(curve) if len(points := _points(curve, key)) > 1}
         if parts:
             first.setdefault(title, (model, parts))
     if not first:
@@ -90,7 +90,8 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
     return draw(name, "Training: losses", caption, (3.2 * columns, 2.2 * lines + 0.4), paint)
 
 
-def _losses(curve: Curve) -> list[str]:
+def loss_names(curve: Curve) -> list[str]:
+    """What a curve holds of the training itself, `phase/part`, in its order."""
     names = dict.fromkeys(key for row in curve for key in row)
     return [key for key in names if key not in _NO_LOSS]
 

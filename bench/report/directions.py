@@ -5,8 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.report.numbers import factor_text
-from bench.report.plots import PLAIN, log_ticks
+from bench.report.drawn import Data
+from bench.report.numbers import factor_text, number
+from bench.report.plots import PLAIN, log_ticks, wrapped
 from bench.report.rows import Row, Sheet, likelihoods, variant
 from bench.report.style import FAINT, Picture, colour, draw
 
@@ -37,7 +38,7 @@ def directions(name: str, sheet: Sheet) -> Picture | None:
                 fontsize=8,
                 color=FAINT,
             )
-        canvas.set_yticks(range(len(held)), [row.short for row, *_ in held])
+        canvas.set_yticks(range(len(held)), [wrapped(row.short) for row, *_ in held], fontsize=8)
         canvas.set_ylim(len(held) - 0.4, -0.8)
         canvas.margins(x=0.08)
         canvas.xaxis.set_major_formatter(PLAIN)
@@ -56,7 +57,11 @@ def directions(name: str, sheet: Sheet) -> Picture | None:
         "the other way round; couplings (RealNVP, Glow) do both in one pass; autoregressive models draw pixel by "
         "pixel. The number says how far apart the two are. Likelihoods by one sample where they take several."
     )
-    return draw(name, "Two directions, two speeds", caption, (6.4, 1.5 + 0.42 * len(held)), paint)
+    data = Data(
+        ("model", "likelihoods/s", "images/s"),
+        tuple((row.short, number(density), number(sampling)) for row, density, sampling in held),
+    )
+    return draw(name, "Two directions, two speeds", caption, (6.4, 1.5 + 0.42 * len(held)), paint, data=data)
 
 
 def _held(sheet: Sheet) -> list[tuple[Row, float, float]]:

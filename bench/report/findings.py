@@ -11,6 +11,7 @@ from bench.report.published_order import published_order
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
 _TOLERATED = 1.1
+_NAMED = 16  # names in a list, the rest are counted
 
 
 def findings(sheet: Sheet) -> list[str]:
@@ -174,6 +175,8 @@ def _ranked(rows: list[Row], metric: str | None) -> list[tuple[Row, Score]]:
 
 
 def _listed(items: list[str], separator: str = ", ") -> str:
+    if len(items) > _NAMED:
+        items = [*items[:_NAMED], f"{len(items) - _NAMED} more"]
     if len(items) < 2:
         return "".join(items)
     joint = " and " if separator == ", " else f"{separator}and "

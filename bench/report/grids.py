@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,8 @@ class Grid:
     png: bytes  # one pixel a pixel, one pixel of white between images
     width: int  # CSS pixels at which the page shows it
     height: int
+    across: int = 0  # image pixels
+    down: int = 0
 
 
 def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
@@ -33,14 +36,45 @@ def grid(title: str, note: str, images: Images, side: int = SIDE) -> Grid:
     """
     canvas = tile(images, side)
     scale = max(1, round(240 / canvas.shape[1]))
-    return Grid(title, note, as_png(canvas), canvas.shape[1] * scale, canvas.shape[0] * scale)
+    return Grid(
+        title, note, as_png(canvas), canvas.shape[1] * scale, canvas.shape[0] * scale, canvas.shape[1], canvas.shape[0]
+    )
+
+
+def grids_within(room: int, held: Sequence[tuple[str, str, Images]]) -> list[Grid]:
+    """A grid of each (title, note, images), all of so many images a side that their files take at most `room` bytes.
+
+    Large colour images would else make a page that no one can open: 8x8 of 64x64 pixels are 800 kB a model.
+    """
+    for side in (SIDE, 6, 4, 3, 2):
+        made = [grid(title, note, images, side) for title, note, images in held]
+        if sum(len(one.png) for one in made) <= room:
+            break
+    return made
 
 
 def as_png(canvas: NDArray[np.uint8]) -> bytes:
     """A PNG file of (H, W) or (H, W, channels): 2 are grey and alpha, 3 are colours, 4 colours and alpha."""
     buffer = io.BytesIO()
-    Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
+    few = _palette(canvas)
+    (Image.fromarray(canvas) if few is None else few).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _palette(canvas: NDArray[np.uint8]) -> Image.Image | None:
+    """The same colours by number, where they are at most 256: a third of the bytes or less; None for more."""
+    flat = canvas.reshape(canvas.shape[0] * canvas.shape[1], -1).astype(np.uint32)
+    packed = (flat << np.arange(0, 8 * flat.shape[1], 8, dtype=np.uint32)).sum(1, dtype=np.uint32)
+    found, places = np.unique(packed, return_inverse=True)
+    if len(found) > 256:
+        return None
+    colours = (found[:, None] >> np.arange(0, 8 * flat.shape[1], 8, dtype=np.uint32)).astype(np.uint8)
+    image = Image.fromarray(places.reshape(canvas.shape[:2]).astype(np.uint8), mode="P")
+    channels = colours.shape[1]
+    image.putpalette((colours[:, :3] if channels > 2 else colours[:, :1].repeat(3, 1)).tobytes())
+    if channels in (2, 4):
+        image.info["transparency"] = colours[:, -1].tobytes()
+    return image
 
 
 def enlarged(picture: Grid) -> bytes:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from bench.record import Measurement, Record
 from bench.report.ratios import ratio
-from bench.report.rows import Row, Score, Sheet, Spread, base, variant
+from bench.report.rows import Row, Score, Scores, Sheet, Spread, base, variant
 from bench.report.source import CEILING, CORRUPTED, FAMILIES, FLOOR, ModelInfo, Source
 from bench.stats import Scale, mean_over_seeds
 from bench.variants import variants
@@ -113,7 +113,8 @@ def aggregate(values: Sequence[Measurement]) -> Score:
         low, high, spread = min(numbers), max(numbers), "range"
     elif first.low is not None and first.high is not None:
         low, high, spread = first.low, first.high, "own"
-    protocols = [protocol_of(m) for m in values]
+    alike = all(m.protocol == first.protocol and m.n == first.n for m in values)
+    protocols = [protocol_of(m) for m in values[: 1 if alike else None]]
     return Score(
         metric=first.metric,
         value=mean.value,
@@ -199,7 +200,7 @@ def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]
         variant=name,
         draw=draw,
         seeds=tuple(r.cell.seed for r in good),
-        scores={metric: aggregate(values) for metric, values in measured.items()},
+        scores=Scores(measured, aggregate),
         skipped={metric: reason for metric, reason in skipped.items() if metric not in measured},
         records=tuple(good),
         failed=sum(r.status != "ok" for r in [*trained, *drawn]),

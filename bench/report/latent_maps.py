@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from baselines.errors import UserError
 from bench.record import Artifact
 from bench.report.artifacts import read_artifact
+from bench.report.drawn import Data
 from bench.report.style import COLOURS, FAINT, INK, Picture, draw
 
 _MOST = 20_000  # points
@@ -97,7 +98,18 @@ def picture(name: str, maps: Sequence[tuple[str, LatentMap]]) -> Picture | None:
     )
     lines = -(-len(maps) // _COLUMNS)
     size = (3.1 * min(len(maps), _COLUMNS) + 0.3, 3.4 * lines + 0.2)
-    return draw(name, "Where codes of test images lie", caption, size, paint)
+    data = Data(("model", "what", "class", "points (x, y)"), tuple(_told(maps)))
+    return draw(name, "Where codes of test images lie", caption, size, paint, data=data)
+
+
+def _told(maps: Sequence[tuple[str, LatentMap]]) -> Iterator[tuple[str, ...]]:
+    for title, held in maps:
+        labels = np.zeros(len(held.points), int) if held.labels is None else held.labels
+        for label in sorted(set(labels.tolist())):
+            points = held.points[labels == label]
+            name = "–" if held.labels is None else str(label)
+            yield title, "codes", name, " ".join(f"{x:.3g},{y:.3g}" for x, y in points)
+        yield title, "prior", "–", " ".join(f"{x:.3g},{y:.3g}" for x, y in held.prior)
 
 
 def _paint(canvas: Any, held: LatentMap) -> None:

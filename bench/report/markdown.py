@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from bench.report.content import Calibration, Content, Section
+from bench.report.parts import Calibration, Content, Section
 from bench.report.style import Picture
 from bench.report.tables import Datum, Table
 
@@ -80,7 +80,7 @@ def _section(section: Section) -> Iterator[str]:
         yield f"### {escape(picture.title)}\n\n{_picture(picture)}"
     yield from _strips(section)
     if section.grids:
-        yield "### Samples\n\nThe first 64 of each, not picked; the same scale for all.\n"
+        yield "### Samples\n\nThe first images of each, not picked; the same scale for all.\n"
         for i, grid in enumerate(section.grids):
             yield f"{escape(grid.title)}, {escape(grid.note)}:\n"
             yield f"![{escape(grid.title)}](figures/samples-{section.slug}-{i}.png)\n"

@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
-from dataclasses import dataclass
+import io
+import re
+from dataclasses import dataclass, replace
 from importlib import resources
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from bench.report.axes import Axes
-from bench.report.content import Content, Section
+from bench.report.drawn import Data
 from bench.report.grouping import CHOSEN_TOLD
-from bench.report.numbers import interval_text, number
-from bench.report.rows import Row, Sheet
+from bench.report.parts import Content, Section
+from bench.report.rows import Row
 from bench.report.source import FAMILIES
-from bench.report.style import COLOURS
+from bench.report.spoken import mark_of, numbers_of
+from bench.report.style import COLOURS, Picture
 from bench.report.trilemma import CORNERS, triangle
+
+_ROOM = 6000
+"""Characters of a figure's numbers that the page holds; the CSV file beside it has all."""
+
+_STRIPS_ROOM = 1_400_000
+"""Bytes of pictures of models' workings that the page holds."""
+
+_HEADS = (
+    ("Quality against time", "time", ("quality-",)),
+    ("Likelihood", "likelihoods", ("likelihood-", "directions-", "bits-", "context-", "terms-")),
+    ("Latent spaces", "latents", ("latent-",)),
+    ("Training", "training", ("validation-", "losses-", "collapse-")),
+    ("How models work, in numbers", "charts", ("chart-",)),
+)
+"""Headings of a section's figures, their anchors, and how the figures' names begin."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,8 @@ class TriangleView:
     known: tuple[bool, ...]
     numbers: tuple[tuple[str, str, str], ...]  # (name, value, interval)
     told: str  # all of it in words
+    tip: str  # likewise, a line each
+    anchor: str  # of its model's block
 
 
 def render_page(content: Content) -> str:
@@ -37,11 +58,24 @@ def render_page(content: Content) -> str:
 
     Scripts and styles are the page's own, admitted by their hashes; images are data addresses.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["data_uri"] = data_uri
-    css = ":root{" + "".join(f"--{family}:{hue};" for family, hue in COLOURS.items()) + "}\n" + _read("style.css")
-    script = _read("report.js")
-    page = environment.from_string(_read("page.html.jinja")).render(
+    environment = Environment(
+        loader=PackageLoader("bench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"data_uri": data_uri, "numbers": numbers_told, "breaks": breaks}
+    content = _with_room(content)
+    css = (
+        ":root{"
+        + "".join(f"--{family}:{hue};" for family, hue in COLOURS.items())
+        + "}\n"
+        + _read("style.css")
+        + _read("explore.css")
+    )
+    script = _read("tables.js") + _read("explore.js")
+    page = environment.get_template("page.html.jinja").render(
         content=content,
         css=Markup(css),
         script=Markup(script),
@@ -50,31 +84,61 @@ def render_page(content: Content) -> str:
             f"style-src '{_hash(css)}'; script-src '{_hash(script)}'"
         ),
         triangles={
-            section.slug: [triangle_view(row, at, section.sheet) for row, at in section.placed]
+            section.slug: [triangle_view(row, at, section) for row, at in section.placed]
             for section in content.sections
         },
         outline=" ".join(f"{x:.3f},{-y:.3f}" for x, y in CORNERS),
         corners=[(f"{x:.3f}", f"{-y:.3f}") for x, y in CORNERS],
         families=FAMILIES,
         chosen=CHOSEN_TOLD,
+        contents=contents_of(content),
         groups=[(section, _groups(section)) for section in content.sections],
     )
     return page.rstrip() + "\n"
 
 
+def _with_room(content: Content) -> Content:
+    """The content with as many pictures of models' workings as the page has room for; the files have all."""
+    room, sections = _STRIPS_ROOM, []
+    for section in content.sections:
+        kept = []
+        for held in section.strips:
+            size = sum(len(strip.picture.png) for strip in held.strips)
+            if size <= room:
+                room -= size
+                kept.append(held)
+            else:
+                note = f"{held.note}: for want of room not in this page, but in figures/strip-{section.slug}-*.png"
+                kept.append(replace(held, note=note, strips=()))
+        sections.append(replace(section, strips=tuple(kept)))
+    return replace(content, sections=tuple(sections))
+
+
 def data_uri(data: bytes, kind: str) -> str:
-    """The address of an image that lies in the page itself."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    """The address of an image that lies in the page itself, for an attribute in double quotes.
+
+    An SVG is told as text, a quarter shorter than in base64; all that could end the attribute or the address is
+    escaped.
+    """
+    if kind != "image/svg+xml":
+        return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+    text = " ".join(data.decode().partition("?>")[2].split()).replace('"', "'")
+    for sign, code in (("%", "%25"), ("#", "%23"), ("&", "%26")):
+        text = text.replace(sign, code)
+    assert '"' not in text
+    return Markup(f"data:{kind},{text}")
 
 
-def triangle_view(row: Row, at: Axes, sheet: Sheet) -> TriangleView:
+def breaks(text: str) -> Markup:
+    """Text that may be broken behind = and _, where names of settings are long."""
+    return Markup(re.sub(r"(?<=[=_])(?=[^ ])", "<wbr>", str(escape(text))))
+
+
+def triangle_view(row: Row, at: Axes, section: Section) -> TriangleView:
     """Coordinates and words of one triangle."""
-    told = (("FD", sheet.quality), ("coverage", sheet.coverage), ("recall", sheet.recall), ("images/s", sheet.speed))
-    numbers = []
-    for name, metric in told:
-        score = row.scores.get(metric or "")
-        value = "–" if score is None else number(score.value)
-        numbers.append((name, value, "" if score is None else interval_text(score)))
+    sheet = section.sheet
+    numbers = numbers_of(row, sheet)[:4]
+    mark = mark_of(row, sheet)
     names = zip(("quality", "coverage", "speed"), at, strict=True)
     words = ", ".join(f"{name} {'unknown' if v is None else f'{v + 0.0:.2f}'}" for name, v in names)
     return TriangleView(
@@ -83,22 +147,65 @@ def triangle_view(row: Row, at: Axes, sheet: Sheet) -> TriangleView:
         points=tuple((f"{x:.3f}", f"{-y:.3f}") for x, y in triangle(at)),
         known=tuple(v is not None for v in at),
         numbers=tuple(numbers),
-        told=f"{row.label}: {words} (0 and 1 are the run's endpoints); "
-        + ", ".join(f"{name} {value}{f' ({span})' if span else ''}" for name, value, span in numbers),
+        told=f"{row.label}: {words} (0 and 1 are the run's endpoints); " + ", ".join(mark.lines),
+        tip="\n".join((mark.title, *mark.lines)),
+        anchor=section.anchors.get(row.model.name, "") or f"{section.slug}-models",
     )
 
 
-def _groups(section: Section) -> list[tuple[str, list[object]]]:
+def _groups(section: Section) -> list[tuple[str, str, list[Picture]]]:
     """The section's figures under the headings where they stand."""
-    heads = (
-        ("Quality against time", ("quality-",)),
-        ("Likelihood", ("likelihood-", "directions-", "bits-", "context-", "terms-")),
-        ("Latent spaces", ("latent-",)),
-        ("Training", ("validation-", "losses-", "collapse-")),
-        ("How models work, in numbers", ("chart-",)),
-    )
-    groups = [(head, [p for p in section.pictures if p.name.startswith(starts)]) for head, starts in heads]
-    return [(head, list(pictures)) for head, pictures in groups if pictures]
+    groups = [
+        (head, anchor, [p for p in section.pictures if p.name.startswith(starts)]) for head, anchor, starts in _HEADS
+    ]
+    return [(head, anchor, pictures) for head, anchor, pictures in groups if pictures]
+
+
+def contents_of(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(part of the page, its links as (title, anchor)) in the page's order."""
+    parts = []
+    for section in content.sections:
+        slug, groups = section.slug, _groups(section)
+        found = [
+            ("Trilemma", slug, True),
+            ("All numbers", f"{slug}-numbers", True),
+            ("What do steps buy?", f"{slug}-steps", section.steps is not None),
+            ("The families side by side", f"{slug}-structures", section.structures is not None),
+            *((head, f"{slug}-{anchor}", True) for head, anchor, _ in groups if head != "Training"),
+            ("How models work", f"{slug}-strips", bool(section.strips)),
+            ("Samples", f"{slug}-samples", bool(section.grids)),
+            *((head, f"{slug}-{anchor}", True) for head, anchor, _ in groups if head == "Training"),
+            ("Work, time, memory", f"{slug}-costs", bool(section.cost.lines)),
+            ("Further measurements", f"{slug}-further", section.other is not None),
+            ("Model by model", f"{slug}-models", bool(section.blocks)),
+        ]
+        parts.append((section.sheet.dataset, [(title, anchor) for title, anchor, there in found if there]))
+    rest = [(f"Calibration: {c.dataset}", f"calibration-{c.slug}") for c in content.calibrations]
+    rest += [(content.coverage.title, "coverage-part")] if content.coverage else []
+    rest += [("Failures", "failures")] if content.failures else []
+    rest += [(table.title, f"{table.name}-part") for table in content.tables]
+    return [*parts, ("All data sets", [*rest, ("Published figures", "published")])]
+
+
+def numbers_told(picture: Picture) -> dict[str, str | int]:
+    """A figure's numbers as CSV, as far as the page has room: {"text", "left": lines that it has no room for}."""
+    assert picture.data is not None
+    lines = csv_of(picture.data).splitlines()
+    length = room = 0
+    for line in lines:
+        length += len(line) + 1
+        if length > _ROOM:
+            break
+        room += 1
+    room = 0 if room < min(3, len(lines)) else room
+    return {"text": "\n".join(lines[:room]), "left": len(lines) - room}
+
+
+def csv_of(data: Data) -> str:
+    """A figure's numbers as a CSV file."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([data.heads, *data.rows])
+    return buffer.getvalue()
 
 
 def _hash(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from baselines.errors import UserError
 from bench.record import Artifact
 from bench.report.artifacts import read_artifact
+from bench.report.drawn import Data
 from bench.report.numbers import number
 from bench.report.style import FAINT, Picture, draw
 
@@ -90,7 +91,8 @@ def bits(name: str, maps: Maps) -> Picture | None:
         "black. Bright is what cannot be foreseen, mostly where a stroke begins; what follows from the pixels to its "
         "left and above is cheaper. The mean of a map is the model's bits/dim (times its colours)."
     )
-    return draw(name, "What each pixel costs", caption, _size(len(held)), paint)
+    data = Data(("model", "row", "bits of each pixel of the row"), tuple(_told(held)))
+    return draw(name, "What each pixel costs", caption, _size(len(held)), paint, data=data)
 
 
 def contexts(name: str, maps: Maps, shares: Mapping[str, float]) -> Picture | None:
@@ -125,7 +127,14 @@ def contexts(name: str, maps: Maps, shares: Mapping[str, float]) -> Picture | No
         "where the masks leave a blind spot or the layers do not reach. The share of contexts used, "
         "above, counts every conditional."
     )
-    return draw(name, "The context of the middle pixel", caption, _size(len(held)), paint)
+    data = Data(("model", "row", "slope of each pixel of the row"), tuple(_told(held)))
+    return draw(name, "The context of the middle pixel", caption, _size(len(held)), paint, data=data)
+
+
+def _told(held: Sequence[tuple[str, PixelMap]]) -> Iterator[tuple[str, str, str]]:
+    for title, found in held:
+        for number_, row in enumerate(found.values):
+            yield title, str(number_), " ".join(f"{v:.3g}" for v in row)
 
 
 def _percent(share: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
@@ -12,8 +13,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bench.report.axes import axes_told, pareto
-from bench.report.numbers import KINDS, SIGNS, number, tick
+from bench.report.drawn import Data
+from bench.report.numbers import KINDS, SIGNS, interval_text, number, score_text, tick
 from bench.report.rows import Row, Score, Sheet, likelihoods
+from bench.report.spoken import mark_of
 from bench.report.style import FAINT, INK, Picture, colour, draw, label_points, marker
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -66,7 +69,7 @@ def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
                 names.append(row.title + (f" [{score.metric.split('[')[-1]}" if row.title in several else ""))
                 place += 1
             place += 0.7
-        canvas.set_yticks(ticks, names)
+        canvas.set_yticks(ticks, [wrapped(text) for text in names], fontsize=8.5)
         canvas.invert_yaxis()
         canvas.margins(x=0.12)
         canvas.grid(axis="y", visible=False)
@@ -86,7 +89,16 @@ def likelihood_by_kind(name: str, sheet: Sheet) -> Picture | None:
         "Shorter is better, within a kind only: an exact value (=) is the model's own; an upper bound (≤) says that "
         "the model is at least this good; an estimate (≈) may lie on either side."
     )
-    return draw(name, "Likelihood by kind", caption, (6.4, 1.6 + 0.36 * len(bars)), paint)
+    data = Data(
+        ("model", "likelihood", "kind", "bits/dim", "interval"),
+        tuple((row.title, s.metric, KINDS[s.kind or ""], score_text(s), interval_text(s)) for row, s in bars),
+    )
+    return draw(name, "Likelihood by kind", caption, (6.4, 1.6 + 0.36 * len(bars)), paint, data=data)
+
+
+def wrapped(text: str, width: int = 26) -> str:
+    """A label beside an axis, in lines: a long one would leave the axis no room."""
+    return textwrap.fill(text.replace("=", "= "), width, break_long_words=False).replace("= ", "=")
 
 
 def _by_value(pair: tuple[Row, Score]) -> float:
@@ -121,7 +133,7 @@ def _against_time(
         log_axes(canvas, SECONDS)
         steps = [(points[i][1], points[i][2].value) for i in front]
         canvas.step(*zip(*steps, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
-        for row, seconds, score in points:
+        for number_, (row, seconds, score) in enumerate(points):
             hue = colour(row.model.family)
             interval(canvas, seconds, score, hue)
             size = 70 if row.shown else 26
@@ -135,6 +147,7 @@ def _against_time(
                 linewidths=0.7,
                 zorder=3,
                 alpha=1.0 if row.shown else 0.55,
+                gid=f"mark{number_}",
             )
         floor_line(canvas, sheet)
         canvas.margins(0.12)
@@ -156,7 +169,12 @@ def _against_time(
         "measured here is both faster and of lower FD. Small marks are further draws of the same checkpoints. "
         + FLOOR_TOLD
     )
-    return draw(name, title, caption, (6.4, 4.6), paint)
+    marks = [mark_of(row, sheet) for row, _, _ in points]
+    data = Data(
+        ("model", f"{what}, s", sheet.quality or "FD", "interval"),
+        tuple((row.label, f"{seconds:.4g}", number(s.value), interval_text(s)) for row, seconds, s in points),
+    )
+    return draw(name, title, caption, (6.4, 4.6), paint, marks, data)
 
 
 def interval(canvas: Axes, x: float, score: Score, hue: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from baselines.types import Draw, Kind
-from bench.record import Better, Record
+from bench.record import Better, Measurement, Record
 from bench.report.names import SAMPLERS, noise, way
 from bench.report.source import ModelInfo
 
@@ -68,6 +68,41 @@ class Score:
         return None if half_width is None else (self.value - half_width, self.value + half_width)
 
 
+class Scores(Mapping[str, Score]):
+    """Scores by metric, each put together when it is first asked for.
+
+    Of a hundred thousand records a page shows few, and means with their intervals are most of the work.
+    """
+
+    def __init__(
+        self, measured: Mapping[str, Sequence[Measurement]], make: Callable[[Sequence[Measurement]], Score]
+    ) -> None:
+        self._measured = dict(measured)
+        self._make = make
+        self._made: dict[str, Score] = {}
+
+    def __getitem__(self, metric: str) -> Score:
+        if metric not in self._made:
+            self._made[metric] = self._make(self._measured[metric])
+        return self._made[metric]
+
+    def __contains__(self, metric: object) -> bool:
+        return metric in self._measured
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._measured)
+
+    def __len__(self) -> int:
+        return len(self._measured)
+
+    def value(self, metric: str) -> float:
+        """The mean alone, where nothing else is asked for."""
+        if metric in self._made:
+            return self._made[metric].value
+        held = self._measured[metric]
+        return float(sum(m.value for m in held)) / len(held)
+
+
 @dataclass(frozen=True)
 class Row:
     """A model and one way to draw from it, over all its seeds."""
@@ -111,7 +146,9 @@ class Row:
 
     def value(self, metric: str | None) -> float | None:
         """The score's value, None if it was not taken."""
-        return self.scores[metric].value if metric is not None and metric in self.scores else None
+        if metric is None or metric not in self.scores:
+            return None
+        return self.scores.value(metric) if isinstance(self.scores, Scores) else self.scores[metric].value
 
     def mean_at(self, metric: str, seeds: Collection[int]) -> float | None:
         """The metric's mean over these seeds of its draws alone, None if one of them lacks it."""
@@ -132,6 +169,8 @@ class Sheet:
     recall: str | None
     speed: str | None
     latency: str | None
+    left_out: frozenset[str] = frozenset()  # titles of trainings that figures have no room for
+    blocks: Mapping[str, str] = field(default_factory=dict)  # model -> anchor of the block that tells of it
     corrupted: tuple[Row, ...] = ()  # spoilt real images, which are compared with nothing but the metrics' own floor
 
     @property
@@ -153,5 +192,6 @@ class Sheet:
 def likelihoods(row: Row) -> list[Score]:
     """The row's bits/dim numbers, exact first, then bounds, then estimates, each from the lowest; no parts."""
     kinds = {"exact": 0, "upper_bound": 1, "estimate": 2}
-    whole = [s for s in row.scores.values() if base(s.metric) == "bits_per_dim" and s.better != "none"]
+    own = [row.scores[metric] for metric in row.scores if base(metric) == "bits_per_dim"]
+    whole = [score for score in own if score.better != "none"]
     return sorted(whole, key=lambda s: (kinds.get(s.kind or "", 3), s.value))

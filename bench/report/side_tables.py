@@ -11,6 +11,7 @@ from bench.record import Record
 from bench.report.marks import Footnotes, commonest_protocol, flat, protocol_marks
 from bench.report.numbers import KINDS, interval_text, number, score_text
 from bench.report.rows import Row, Score, Sheet, base, likelihoods, variant
+from bench.report.source import FAMILIES
 from bench.report.tables import Column, Datum, Line, Table, column, datum, hint, line, name, quality_metrics
 
 _COST = (
@@ -103,7 +104,9 @@ def likelihood_table(sheet: Sheet) -> Table:
                 Datum(str(score.seeds), score.seeds),
                 Datum(", ".join(parts) or "–"),
             )
-            lines.append(Line(data, family=row.model.family))
+            anchor = sheet.blocks.get(row.model.name, "")
+            facts = (("family", FAMILIES[row.model.family]), ("kind", kind))
+            lines.append(Line(data, family=row.model.family, facets=facts, anchor=anchor))
     more = [_LIKELIHOOD_COLUMNS[metric] for metric in extra]
     heads = ("Model", "likelihood", "kind", "bits/dim", *more, "seeds", "parts, bits/dim")
     numeric = (False, False, False, True, *[True] * len(more), True, False)

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import io
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.textpath import TextPath
 
+from bench.report.drawn import Data, Mark, Spot, lines_of, spots
 from bench.report.source import REFERENCES
+from bench.report.svg import HALO, slim
 
 COLOURS = {
     "autoencoders": "#E69F00",
@@ -86,9 +91,19 @@ class Picture:
     png: bytes
     width: int  # CSS pixels at which its text has the size it was drawn for
     height: int
+    spots: tuple[Spot, ...] = ()  # marks that tell their numbers
+    data: Data | None = None
 
 
-def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> Picture:
+def draw(
+    name: str,
+    title: str,
+    caption: str,
+    size: tuple[float, float],
+    paint: Callable[[Figure], None],
+    marks: Sequence[Mark] = (),
+    data: Data | None = None,
+) -> Picture:
     """Paint a figure and return it as SVG and PNG, without dates or version strings.
 
     Args:
@@ -97,6 +112,8 @@ def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: 
         caption: what to see.
         size: inches.
         paint: fills the empty figure; it is called under the style's settings.
+        marks: what the clouds of points tell whose ids (`gid`) are `mark0`, `mark1`, ...
+        data: the numbers that are drawn; None: those of the lines that have a name.
     """
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
@@ -105,11 +122,38 @@ def draw(name: str, title: str, caption: str, size: tuple[float, float], paint: 
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, not again for each file
         svg, png = io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    return Picture(
-        name, title, caption, _stable(svg.getvalue(), name), png.getvalue(), round(size[0] * 96), round(size[1] * 96)
-    )
+        # by the canvases themselves: `savefig` draws all of it once more beforehand, for a layout that is made already
+        with _rims_left_out(figure), _dots(figure, figure.dpi):
+            FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+        with _dots(figure, 160):
+            FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
+    width, height = round(size[0] * 96), round(size[1] * 96)
+    placed, numbers = tuple(spots(figure, marks, height)), data or lines_of(figure)
+    return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), width, height, placed, numbers)
+
+
+@contextmanager
+def _dots(figure: Figure, dpi: float) -> Iterator[None]:
+    """The figure at another resolution."""
+    before = figure.dpi
+    figure.dpi = dpi
+    try:
+        yield
+    finally:
+        figure.dpi = before
+
+
+@contextmanager
+def _rims_left_out(figure: Figure) -> Iterator[None]:
+    """Texts with a rim are named instead: as paths each letter would be written twice, in full."""
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_path_effects()]
+    effects = [text.get_path_effects() for text in texts]
+    for number, text in enumerate(texts):
+        text.set_path_effects([])
+        text.set_gid(f"{HALO}{number}")
+    yield
+    for text, held in zip(texts, effects, strict=True):
+        text.set_path_effects(held)
 
 
 def colour(family: str) -> str:
@@ -164,14 +208,7 @@ def label_points(
             axes.plot(*zip(*line, strict=True), color=FAINT, lw=0.6, zorder=2, scalex=False, scaley=False)
 
 
-def _stable(svg: bytes, name: str) -> bytes:
-    """Clip paths numbered in their order: matplotlib hashes coordinates whose last digits the layout solver varies."""
-    found = dict.fromkeys(re.findall(rb'<clipPath id="(p[0-9a-f]{10})"', svg))
-    order = sorted(found, key=svg.index)
-    names = {old: f"{name}-clip{number}".encode() for number, old in enumerate(order)}
-    return re.sub(rb"\bp[0-9a-f]{10}\b", lambda match: names.get(match[0], match[0]), svg)
-
-
+@cache
 def text_width(text: str, size: float) -> float:
     """About how wide a text is, in points."""
     return float(TextPath((0, 0), text, size=size).get_extents().width) + 2
@@ -187,9 +224,10 @@ class Box(NamedTuple):
 
     def overlap(self, other: Box) -> float:
         """The area in common."""
+        if self.left >= other.right or other.left >= self.right or self.low >= other.high or other.low >= self.high:
+            return 0.0
         width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.high, other.high) - max(self.low, other.low)
-        return max(0.0, width) * max(0.0, height)
+        return width * (min(self.high, other.high) - max(self.low, other.low))
 
     @property
     def area(self) -> float:

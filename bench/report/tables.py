@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.report.marks import Footnotes, protocol_marks, unbeaten_fd, unbeaten_likelihood
+from bench.report.names import SAMPLERS
 from bench.report.numbers import KINDS, SIGNS, interval_text, score_text
 from bench.report.rows import Row, Score, Sheet, base, likelihoods, variant
 from bench.report.source import FAMILIES
@@ -69,6 +70,8 @@ class Line:
     part: str = "body"  # floor | body | ceiling: the first and the last are not sorted away
     more: bool = False  # shown only when all draws are asked for
     family: str = ""
+    facets: tuple[tuple[str, str], ...] = ()  # (what readers filter by, its value here), of rows that have it
+    anchor: str = ""  # of the block that tells more of its model
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,13 @@ def main_table(sheet: Sheet) -> Table:
     columns = [column(metric, sheet) for metric in metrics]
     columns.insert(at, Column(LIKELIHOOD, "= ≤ ≈ by kind ↓", _likelihood_ends(sheet)))
     best = _best(sheet, metrics, marks)
-    lines = []
+    lines, lowest = [], _lowest(sheet)
     for i, row in enumerate(sheet.all):
         data = [datum(row, metric, marks.get((i, metric), ""), best.get(metric) is row) for metric in metrics]
         if sheet.quality in metrics:
             scored = metrics.index(sheet.quality)
             data[scored] = replace(data[scored], flags=tuple(unbeaten_fd(row, sheet)))
-        data.insert(at, _likelihood(row, sheet, i, likely))
+        data.insert(at, _likelihood(row, sheet, i, likely, lowest))
         lines.append(line(row, sheet, [name(row), *data]))
     return Table(
         "main",
@@ -188,7 +191,21 @@ def name(row: Row) -> Datum:
 def line(row: Row, sheet: Sheet, data: Sequence[Datum]) -> Line:
     """A table's row, in the part where it belongs."""
     part = "floor" if row is sheet.floor else "ceiling" if row is sheet.ceiling else "body"
-    return Line(tuple(data), part, not row.shown, row.model.family)
+    return Line(tuple(data), part, not row.shown, row.model.family, facets(row), sheet.blocks.get(row.model.name, ""))
+
+
+def facets(row: Row) -> tuple[tuple[str, str], ...]:
+    """What a reader may filter rows by: family, sampler, steps, kind of likelihood, as far as the row has them."""
+    kinds = [KINDS[s.kind] for s in likelihoods(row)[:1] if s.kind in KINDS]
+    draw = row.draw
+    steps = [] if draw is None or draw.steps is None else [str(draw.steps)]
+    found = {
+        "family": FAMILIES[row.model.family],
+        "sampler": "" if draw is None else SAMPLERS.get(draw.sampler, draw.sampler),
+        "steps": "".join(steps),
+        "likelihood": "".join(kinds) or "none",
+    }
+    return tuple((name, value) for name, value in found.items() if value)
 
 
 def datum(row: Row, metric: str, mark: str, best: bool) -> Datum:
@@ -211,21 +228,31 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' if count != 1 else ''}"
 
 
-def _likelihood(row: Row, sheet: Sheet, i: int, marks: dict[tuple[int, str], str]) -> Datum:
+def _lowest(sheet: Sheet) -> dict[str | None, float]:
+    """The lowest leading likelihood of each kind that two rows or more have."""
+    leads: dict[str | None, list[float]] = {}
+    for row in sheet.models:
+        for score in likelihoods(row)[:1]:
+            leads.setdefault(score.kind, []).append(score.value)
+    return {kind: min(values) for kind, values in leads.items() if len(values) > 1}
+
+
+def _likelihood(
+    row: Row, sheet: Sheet, i: int, marks: dict[tuple[int, str], str], lowest: Mapping[str | None, float]
+) -> Datum:
     """The row's leading likelihood; sorting goes by kind first, so that kinds are never mixed in a ranking."""
     own = likelihoods(row)
     if not own:
         return datum(row, "bits_per_dim", "", False)
     lead = own[0]
     place = list(SIGNS).index(lead.kind) if lead.kind in SIGNS else len(SIGNS)
-    leads = [theirs[0] for other in sheet.models if (theirs := likelihoods(other)) and theirs[0].kind == lead.kind]
     return Datum(
         score_text(lead),
         1e6 * place + lead.value,
         _detail(row, lead),
         marks.get((i, lead.metric), ""),
         tuple(unbeaten_likelihood(row, sheet)),
-        len(leads) > 1 and lead.value == min(score.value for score in leads),
+        lead.value == lowest.get(lead.kind),
         hint(lead),
     )
 

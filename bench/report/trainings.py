@@ -21,9 +21,11 @@ T = TypeVar("T")
 def trainings(source: Source, sheet: Sheet) -> Iterator[tuple[str, Record]]:
     """(title, record) of every training of a data set, by seed; the title tells a model's configs apart."""
     titles = {training_of(record): row.title for row in sheet.all for record in row.records}
-    for record in sorted(source.records, key=lambda r: r.cell.seed):
-        if record.cell.dataset == sheet.dataset and record.cell.draw is None:
-            yield titles.get(training_of(record), source.models[record.cell.model].title), record
+    own = [r for r in source.records if r.cell.dataset == sheet.dataset and r.cell.draw is None]
+    for record in sorted(own, key=lambda r: r.cell.seed):
+        title = titles.get(training_of(record))
+        if title is not None or not sheet.left_out:
+            yield title or source.models[record.cell.model].title, record
 
 
 def curves_of(source: Source, sheet: Sheet, notes: list[str]) -> list[tuple[ModelInfo, str, int, curves.Curve]]:

@@ -13,14 +13,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
 from bench.report.axes import Axes, Endpoints, formulas
+from bench.report.drawn import Data
 from bench.report.grouping import CHOSEN_TOLD
 from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
+from bench.report.spoken import mark_of, numbers_of
 from bench.report.style import FAINT, GRID, INK, Picture, colour, draw, label_points, marker
 
 Placed = tuple[Row, Axes]
 SPOKE = "#D5DAE1"
+_WIDE, _HIGH = 2.3, 2.7  # from the middle of one triangle to the next; a side's half is 0.87
 
 CORNERS = ((0.0, 1.0), (math.sin(2 * math.pi / 3), -0.5), (-math.sin(2 * math.pi / 3), -0.5))
 """Unit vectors of quality (up), coverage (right), speed (left), y upwards."""
@@ -37,15 +40,16 @@ def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) 
     lines = max(2, math.ceil(len(placed) / columns))
 
     def paint(figure: Figure) -> None:
-        top, foot = figure.subfigures(2, 1, squeeze=False, height_ratios=(lines * 1.85, 0.42))[:, 0]
+        top, foot = figure.subfigures(2, 1, squeeze=False, height_ratios=(lines * 1.95, 0.42))[:, 0]
         left, right = top.subfigures(1, 2, squeeze=False, width_ratios=(5.4, 1.75 * columns))[0]
         paint_map(left.subplots(), sheet, placed)
         right.suptitle("up: quality (FD)      right: coverage      left: speed (images/s)", fontsize=10, color=FAINT)
-        grid = right.subplots(lines, columns, squeeze=False)
-        for canvas in grid.flat:
-            canvas.set_axis_off()
-        for canvas, (row, at) in zip(grid.flat, placed, strict=False):
-            _paint_triangle(canvas, sheet, row, at)
+        canvas = right.subplots()  # one for all: a canvas for each takes ten times as long to lay out
+        canvas.set_axis_off()
+        canvas.set_xlim(-_WIDE / 2, (columns - 0.5) * _WIDE)
+        canvas.set_ylim(-(lines - 1) * _HIGH - 0.95, _HIGH - 0.95)
+        for i, (row, at) in enumerate(placed):
+            _paint_triangle(canvas, sheet, row, at, (i % columns * _WIDE, -(i // columns) * _HIGH))
         foot.text(0.5, 0.5, "\n".join(formulas(ends)), ha="center", va="center", fontsize=8, color=FAINT)
 
     caption = (
@@ -54,8 +58,8 @@ def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) 
         + "; ".join(formulas(ends))
         + "."
     )
-    size = (5.4 + 1.75 * columns, 1.85 * lines + 0.42)
-    return draw(name, f"The trilemma on {sheet.dataset}", caption, size, paint)
+    size = (5.4 + 1.75 * columns, 1.95 * lines + 0.42)
+    return draw(name, f"The trilemma on {sheet.dataset}", caption, size, paint, data=_data(sheet, placed))
 
 
 def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
@@ -69,9 +73,22 @@ def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
         name,
         "Quality against coverage, speed as size",
         caption,
-        (6.4, 5.0),
+        (6.4, min(9.0, 5.0 + 0.2 * max(0, len(placed) - 9))),  # names of neighbours need room
         lambda figure: paint_map(figure.subplots(), sheet, placed),
+        [mark_of(row, sheet) for row, _ in placed],
+        _data(sheet, placed),
     )
+
+
+def _data(sheet: Sheet, placed: Sequence[Placed]) -> Data:
+    """The three axes of each model and what they are made of."""
+    rows = []
+    for row, at in placed:
+        axes = ("–" if v is None else f"{v + 0.0:.3f}" for v in at)
+        told = (f"{value} ({span})" if span else value for _, value, span in numbers_of(row, sheet))
+        rows.append((row.label, *axes, *told))
+    heads = ("model", "quality axis", "coverage axis", "speed axis", "FD", "coverage", "recall", "images/s", "latency")
+    return Data(heads, tuple(rows))
 
 
 def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
@@ -80,11 +97,13 @@ def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
     spots = [(at.clipped()[1], at.clipped()[0]) for _, at in known]
     deep = [spot for (row, _), spot in zip(known, spots, strict=True) if not row.model.is_reference] or spots
     left, low = _start([x for x, _ in deep]), _start([y for _, y in deep])
+    places = {id(row): number_ for number_, (row, _) in enumerate(placed)}
     inside = [(k, spot) for k, spot in zip(known, spots, strict=True) if spot[0] >= left and spot[1] >= low]
     for (row, at), (x, y) in inside:
         hue, shape = colour(row.model.family), marker(row.model.family)
         area = _area(at.clipped()[2])
-        canvas.scatter([x], [y], s=area, c=hue, marker=shape, edgecolors="white", linewidths=0.9, zorder=3)
+        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.9, "zorder": 3, "gid": f"mark{places[id(row)]}"}
+        canvas.scatter([x], [y], s=area, c=hue, marker=shape, **style)
     canvas.set_xlim(left, 1 + 0.06 * (1 - left))
     canvas.set_ylim(low, 1 + 0.06 * (1 - low))
     outside = [row.short for (row, _) in known if row not in [r for (r, _), _ in inside]]
@@ -117,28 +136,37 @@ def _legend(families: Sequence[str]) -> list[Line2D]:
     ]
 
 
-def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes) -> None:
-    hue = colour(row.model.family)
+def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes, middle: tuple[float, float]) -> None:
+    hue, (left, low) = colour(row.model.family), middle
+    corners = [(x + left, y + low) for x, y in CORNERS]
     for level in (1 / 3, 2 / 3, 1.0):
-        outline = [(x * level, y * level) for x, y in CORNERS]
+        outline = [(x * level + left, y * level + low) for x, y in CORNERS]
         face = "#F5F7F9" if level == 1.0 else "none"
         canvas.add_patch(Polygon(outline, closed=True, facecolor=face, edgecolor=SPOKE, lw=0.8, zorder=1 - level))
-    for x, y in CORNERS:
-        canvas.plot([0, x], [0, y], color=SPOKE, lw=0.8, zorder=1)
-    canvas.add_patch(Polygon(triangle(at), closed=True, facecolor=hue, alpha=0.35, lw=0, zorder=2))
-    canvas.add_patch(Polygon(triangle(at), closed=True, facecolor="none", edgecolor=hue, lw=1.8, zorder=3))
-    for (x, y), value in zip(triangle(at), at, strict=True):
+    for x, y in corners:
+        canvas.plot([left, x], [low, y], color=SPOKE, lw=0.8, zorder=1)
+    shape = [(x + left, y + low) for x, y in triangle(at)]
+    canvas.add_patch(Polygon(shape, closed=True, facecolor=hue, alpha=0.35, lw=0, zorder=2))
+    canvas.add_patch(Polygon(shape, closed=True, facecolor="none", edgecolor=hue, lw=1.8, zorder=3))
+    for (x, y), value in zip(shape, at, strict=True):
         canvas.plot([x], [y], "o", ms=4, color=hue if value is not None else GRID, zorder=4)
     values = [row.value(metric) for metric in (sheet.quality, sheet.coverage, sheet.speed)]
     texts = ["—" if v is None else number(v) for v in values]
     style: dict[str, Any] = {"fontsize": 8, "color": FAINT}
-    canvas.text(0, 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
-    canvas.text(CORNERS[1][0] + 0.1, -0.62, f"cov. {texts[1]}", ha="right", va="top", **style)
-    canvas.text(CORNERS[2][0] - 0.1, -0.62, f"{texts[2]}/s", ha="left", va="top", **style)
-    canvas.set_title(textwrap.fill(row.short, 20), fontsize=9.5, color=INK, loc="center", pad=3)
-    canvas.set_xlim(-1.08, 1.08)
-    canvas.set_ylim(-0.9, 1.3)
-    canvas.set_aspect("equal")
+    canvas.text(left, low + 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
+    canvas.text(corners[1][0] + 0.1, low - 0.58, f"cov. {texts[1]}", ha="right", va="top", **style)
+    canvas.text(corners[2][0] - 0.1, low - 0.58, f"{texts[2]}/s", ha="left", va="top", **style)
+    title = textwrap.fill(row.short, 26, break_long_words=False)
+    canvas.text(
+        left,
+        low + 1.3,
+        title,
+        fontsize=9 if len(row.short) < 23 else 7.5,
+        weight="bold",
+        color=INK,
+        ha="center",
+        va="bottom",
+    )
 
 
 def _area(speed: float) -> float:

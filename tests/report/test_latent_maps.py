@@ -101,7 +101,7 @@ def test_the_page_has_a_section_of_latent_spaces_and_tells_a_damaged_map(make_re
 
     made = make_results(models=("real", "vae", "dcgan"), change=change)
     page = write_report(made, tmp_path / "out").read_text(encoding="utf-8")
-    assert "<h3>Latent spaces</h3>" in page
+    assert ">Latent spaces</h3>" in page
     assert "Where codes of test images lie" in page
     assert "expected a latent map" in page
     assert "Where codes of test images lie" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")

@@ -262,7 +262,8 @@ def test_damaged_missing_and_escaping_artifacts_are_told_and_the_report_goes_on(
     assert re.search(r"dcgan-digits seed 0: artifact artifacts/curve-\w+\.json: cannot be read", page.text)
     assert "'../../etc/passwd': refused" in page.text
     assert "damaged" in (out / "report.md").read_text(encoding="utf-8")
-    titles = [img["alt"] for img in page.of("img") if img.get("class") == "pixels"]
+    titles = [svg["aria-label"] for svg in page.of("svg") if svg.get("class") == "pixels zoom"]
+    titles = [title for title in titles if title is not None and not title.endswith("once more")]
     assert titles == ["Real images, test split", "DCGAN, seed 0"]
 
 

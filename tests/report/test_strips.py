@@ -22,6 +22,7 @@ from baselines.contract import Strip
 from baselines.errors import UserError
 from bench.artifacts import save_strip
 from bench.record import Artifact, Record
+from bench.report import page as pages
 from bench.report import write_report
 from bench.report.artifacts import StripImages, read_strip
 from bench.report.strips import strip
@@ -89,7 +90,8 @@ def test_a_strip_of_something_else_is_told_and_never_unpickled(tmp_path: Path, d
 def test_a_drawing_scales_by_whole_pixels_and_labels_stand_over_their_columns(channels: int, size: int) -> None:
     held = StripImages("t", "c", ("", ""), ("a", "b", "c"), pixels(channels=channels, size=size), 17)
     drawn = strip(held)
-    canvas = np.asarray(Image.open(io.BytesIO(drawn.picture.png)))
+    mode = "LA" if channels == 1 else "RGBA"
+    canvas = np.asarray(Image.open(io.BytesIO(drawn.picture.png)).convert(mode))
     assert canvas.shape[:2] == (2 * (size + 1) - 1, 3 * (size + 1) - 1)
     scale = drawn.picture.width // canvas.shape[1]
     assert (drawn.picture.width, drawn.picture.height) == (scale * canvas.shape[1], scale * canvas.shape[0])
@@ -125,7 +127,7 @@ def with_strips(folder: Path, make: Callable[[Path, Record], tuple[Artifact, ...
 def shown(page: str) -> list[Any]:
     """The pictures of all strips of a page, as arrays."""
     found = re.findall(r'<image class="exact" href="data:image/png;base64,([^"]+)"', page)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) for data in found]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("LA")) for data in found]
 
 
 def test_the_page_shows_the_lowest_seeds_strips_pixel_for_pixel(make_results: Make, tmp_path: Path) -> None:
@@ -184,3 +186,17 @@ def test_damaged_strips_are_told_and_the_others_shown(make_results: Make, tmp_pa
     page = write_report(folder, tmp_path / "out").read_text(encoding="utf-8")
     assert (len(whole), len(shown(page))) == (2, 1)
     assert re.search(r"dcgan-digits seed 0: artifact artifacts/strip-\w+\.npz: damaged", page)
+
+
+def test_pictures_beyond_the_pages_room_are_in_files_and_the_page_says_so(
+    make_results: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = with_strips(tmp_path / "results", lambda folder, _: (put(folder, npz()),))
+    made = make_results(models=("real", "dcgan"), change=change)
+    whole = write_report(made, tmp_path / "whole").read_text(encoding="utf-8")
+    assert len(shown(whole)) == 1
+    monkeypatch.setattr(pages, "_STRIPS_ROOM", 10)
+    text = write_report(made, tmp_path / "out").read_text(encoding="utf-8")
+    assert shown(text) == []
+    assert "figures/strip-digits-*.png" in text
+    assert (tmp_path / "out" / "figures" / "strip-digits-0-0.png").stat().st_size > 100
