@@ -36,7 +36,8 @@ class Job:
 def environment(tree: Path) -> dict[str, str]:
     """The caller's, with the tree first among what Python imports from, and one thread for all arithmetic.
 
-    What a surrounding pytest says of itself is left out, since the child may be one too. glibc is told to keep freed memory, as the cells of a run are, since clearing new pages is no part of the work.
+    What a surrounding pytest says of itself is left out, since the child may be one too. glibc is told to keep freed
+    memory, as the cells of a run are, since clearing new pages is no part of the work.
     """
     path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
