@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -61,10 +62,10 @@ def load_weights(module: nn.Module, weights: str, who: str) -> None:
     """
     path = weights_file(weights, who)
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load_model
 
     try:
-        module.load_state_dict(load_file(path))
+        load_model(module, path)  # which also knows tensors that were saved once for two names
     except (OSError, SafetensorError) as error:
         raise UserError(f"{who}.weights: cannot read {weights}: {error}") from None
     except RuntimeError as error:
@@ -82,11 +83,26 @@ def weights_file(weights: str, who: str) -> Path:
         kind = "a pickle or TorchScript, which can hold code and is never opened" if path.suffix in _PICKLES else "that"
         raise UserError(
             f"{who}.weights: expected a .safetensors file, got {weights} ({kind}); "
-            "write one by safetensors.torch.save_file(module.state_dict(), path)"
+            "write one by safetensors.torch.save_model(module, path)"
         )
     if not path.is_file():
         raise UserError(f"{who}.weights: no such file: {weights}")
     return path
+
+
+def keep_apart(model: nn.Module) -> None:
+    """Let a model's state dict hold tensors that share memory (tied weights) as copies, as a checkpoint needs them."""
+    model.register_state_dict_post_hook(_apart)  # type: ignore[no-untyped-call]
+
+
+def _apart(module: nn.Module, state: dict[str, Any], prefix: str, metadata: object) -> None:
+    seen: set[int] = set()
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor) and value.numel():
+            place = value.untyped_storage().data_ptr()
+            if place in seen:
+                state[name] = value.clone()
+            seen.add(place)
 
 
 def fingerprint(factory: str, weights: str, who: str) -> str:

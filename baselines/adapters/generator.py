@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.adapters.factory import checked_hash, fingerprint, make
+from baselines.adapters.factory import checked_hash, fingerprint, keep_apart, make
 from baselines.adapters.pixels import Pixels, to_images
 from baselines.contract import Draw, GenerativeModel, Given, ImageShape, Model, Noise, Pretrained
 from baselines.errors import UserError
@@ -57,6 +57,7 @@ class Generator(GenerativeModel, Pretrained):
         super().__init__()
         self.shape, self.config = shape, config
         self.module = make(config.factory, config.weights, "generator")
+        keep_apart(self)
 
     def sample(self, n: int, draw: Draw, noise: Noise, given: Given | None = None) -> Tensor:
         """Images of n draws of z, and of n labels where there are classes."""

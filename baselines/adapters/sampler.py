@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.adapters.factory import checked_hash, fingerprint, make
+from baselines.adapters.factory import checked_hash, fingerprint, keep_apart, make
 from baselines.adapters.pixels import Pixels, to_images
 from baselines.contract import Draw, GenerativeModel, Given, ImageShape, Model, Noise, Pretrained
 from baselines.errors import DivergedError, UserError
@@ -47,6 +47,7 @@ class Sampler(GenerativeModel, Pretrained):
         super().__init__()
         self.shape, self.config = shape, config
         self.module = make(config.factory, config.weights, "sampler")
+        keep_apart(self)
         self._draw = getattr(self.module, "sample", None)
         if not callable(self._draw):
             raise UserError(

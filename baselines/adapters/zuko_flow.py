@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from baselines.adapters.factory import checked_hash, fingerprint, load_weights, make, weights_file
+from baselines.adapters.factory import checked_hash, fingerprint, keep_apart, load_weights, make, weights_file
 from baselines.config import nearest
 from baselines.contract import Draw, GenerativeModel, Given, HasDensity, ImageShape, Model, Noise, Pretrained
 from baselines.data.likelihood import logit, quantise, unlogit
@@ -71,6 +71,7 @@ class ZukoFlow(GenerativeModel, Pretrained, HasDensity):
         super().__init__()
         self.shape, self.config = shape, config
         self.flow = _named(shape, config) if config.flow else make(config.factory, config.weights, "zuko_flow")
+        keep_apart(self)
         from zuko.flows import Flow
 
         if not isinstance(self.flow, Flow):

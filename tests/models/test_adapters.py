@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 import bench
-from baselines import registry, trainer
+from baselines import checkpoint, registry, trainer
 from baselines.adapters import factory, samples
 from baselines.config import build_config
 from baselines.contract import Draw, Noise, Pretrained
@@ -68,6 +68,26 @@ def conditional():
 
 def own():
     return Own()
+
+
+class Tied(Generator):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+
+    def forward(self, z):
+        return super().forward(self.second(self.first(z)))
+
+
+def tied():
+    return Tied()
+
+
+def scripted():
+    return torch.jit.trace(Generator(), torch.zeros(2, 6))
 
 
 def nothing():
@@ -178,6 +198,30 @@ def test_weights_come_from_a_safetensors_file_and_are_part_of_the_key(
         config(which, str(file), sha256=bare.sha256)
 
 
+def test_tied_weights_survive_a_checkpoint_and_a_file(mine: str, tmp_path: Path) -> None:
+    model = open_adapter("generator", factory=f"{mine}:tied", z_size=6)
+    checkpoint.save(tmp_path, "model", model.state_dict(), {})
+    save_model(model.module, str(tmp_path / "tied.safetensors"))
+    loaded = checkpoint.load(tmp_path, "model")
+    assert loaded is not None
+    again = open_adapter("generator", factory=f"{mine}:tied", z_size=6)
+    other = open_adapter("generator", factory=f"{mine}:tied", z_size=6, weights=str(tmp_path / "tied.safetensors"))
+    with torch.no_grad():
+        again.module.first.weight.zero_()
+        again.load_state_dict(loaded[0])
+        expected = model.sample(4, Draw(), Noise(1))
+        assert torch.equal(again.sample(4, Draw(), Noise(1)), expected)
+        assert torch.equal(other.sample(4, Draw(), Noise(1)), expected)
+    assert again.module.second.weight is again.module.first.weight
+
+
+@pytest.mark.filterwarnings("ignore")  # torch wants torch.export in its place
+def test_a_torchscript_module_that_a_users_function_makes_is_a_generator(mine: str) -> None:
+    model = open_adapter("generator", factory=f"{mine}:scripted", z_size=6)
+    plain = open_adapter("generator", factory=f"{mine}:make", z_size=6)
+    assert torch.equal(model.sample(3, Draw(), Noise(1)), plain.sample(3, Draw(), Noise(1)))
+
+
 @pytest.mark.parametrize("file", ["made_by_me.py", "helper_of_mine.py"])
 def test_the_source_and_what_it_imports_are_part_of_the_key(file: str, mine: str, tmp_path: Path) -> None:
     before = factory.fingerprint(f"{mine}:make", "", "generator")
@@ -210,9 +254,14 @@ def test_weights_that_cannot_be_taken_are_told(mine: str, tmp_path: Path) -> Non
         opened("w.pt")
     with pytest.raises(UserError, match=r"no such file: .*none\.safetensors"):
         opened("none.safetensors")
-    save_file({"net.weight": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(UserError, match=r"does not fit: .*Missing key"):
-        opened("w.safetensors")
+    for state, message in (
+        ({"net.weight": torch.zeros(2)}, "size mismatch for net.weight"),
+        ({"net.weight": torch.zeros(64, 6)}, r"Missing key.*net\.bias"),
+        ({**factory.make(f"{mine}:make", "", "x").state_dict(), "more": torch.zeros(1)}, "Unexpected key.*more"),
+    ):
+        save_file(state, tmp_path / "w.safetensors")
+        with pytest.raises(UserError, match=f"does not fit: .*{message}"):
+            opened("w.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="cannot read"):
         opened("bad.safetensors")
