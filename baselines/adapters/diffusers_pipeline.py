@@ -61,11 +61,16 @@ class DiffusersPipeline(GenerativeModel, Pretrained):
         super().__init__()
         self.shape, self.config = shape, config
         kind, scheduler, values = _kinds(config.folder)
+        if not read_json(Path(config.folder) / "unet" / "config.json", _WHO).get("sample_size"):
+            raise UserError(f"{_WHO}: expected sample_size in unet/config.json of {config.folder}, got none")
         self.unet = network(Path(config.folder) / "unet", shape, _WHO)
         import diffusers
 
         self.kind = kind
-        made = getattr(diffusers, scheduler).from_config(values)
+        try:
+            made = getattr(diffusers, scheduler).from_config(values)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise UserError(f"{_WHO}: diffusers cannot make the scheduler of {config.folder}: {error}") from None
         self.pipeline: Any = getattr(diffusers, kind)(unet=self.unet, scheduler=made)
         self.pipeline.set_progress_bar_config(disable=True)
 
@@ -128,6 +133,8 @@ def _kinds(folder: str) -> tuple[str, str, dict[str, Any]]:
             f"{path}: _class_name: expected {' or '.join(_SCHEDULERS)}, got {scheduler!r}; "
             "baselines.adapters.diffusers_unet takes more of them"
         )
+    if type(values.get("num_train_timesteps", 1000)) is not int:
+        raise UserError(f"{path}: num_train_timesteps: expected a whole number, got {values['num_train_timesteps']!r}")
     check_installed(_WHO)
     return kind, scheduler, values
 

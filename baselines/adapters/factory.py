@@ -165,18 +165,30 @@ def _files(factory: str, made: nn.Module, who: str) -> set[Path]:
 
 
 def _sources(files: set[Path]) -> set[Path]:
-    """These files and what they import, transitively, from the folders that they lie in."""
+    """These files and what they import, transitively, of the user's own packages and folders."""
     seen: set[Path] = set()
     queue = [path.resolve() for path in files if path.is_file()]
-    roots = {path.parent for path in queue}
+    roots = {_root(path) for path in queue if not _is_installed(path)}
     while queue:
         path = queue.pop()
         if path in seen:
             continue
         seen.add(path)
-        found = (_file_of(name, path) for name in _imported(path))
-        queue += [file for file in found if file is not None and any(file.is_relative_to(root) for root in roots)]
+        if not _is_installed(path):
+            queue += [file for name in _imported(path) if (file := _file_of(name, path, roots)) is not None]
     return seen
+
+
+def _is_installed(path: Path) -> bool:
+    return "site-packages" in path.parts
+
+
+def _root(path: Path) -> Path:
+    """The folder of the outermost package that a file is in; its own folder if it is in none."""
+    folder = path.parent
+    while (folder / "__init__.py").is_file() and (folder.parent / "__init__.py").is_file():
+        folder = folder.parent
+    return folder
 
 
 def _imported(path: Path) -> Iterator[str]:
@@ -189,15 +201,29 @@ def _imported(path: Path) -> Iterator[str]:
             yield from (f"{base}{'' if base.endswith('.') else '.'}{alias.name}" for alias in node.names)
 
 
-def _file_of(name: str, importer: Path) -> Path | None:
-    """The file of a module, by its name or by its place beside the one that imports it."""
+def _file_of(name: str, importer: Path, roots: set[Path]) -> Path | None:
+    """The file of a module inside of the roots; what lies elsewhere is neither followed nor imported."""
     if name.startswith("."):
         level = len(name) - len(name.lstrip("."))
-        place = importer.parents[level - 1].joinpath(*name.lstrip(".").split("."))
+        place = importer.parents[level - 1].joinpath(*filter(None, name.lstrip(".").split(".")))
         return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+    top = name.split(".")[0]
+    if not any(_inside(path, roots) for path in _places(top)):
+        return None
+    return next((path for path in _places(name) if path.suffix == ".py" and _inside(path, roots)), None)
+
+
+def _inside(path: Path, roots: set[Path]) -> bool:
+    return not _is_installed(path) and any(path.is_relative_to(root) for root in roots)
+
+
+def _places(name: str) -> list[Path]:
+    """The file of a module, and the folders that its parts are looked for in."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, AttributeError, ValueError):
-        return None
-    origin = None if spec is None else spec.origin
-    return Path(origin).resolve() if origin is not None and origin.endswith(".py") else None
+        return []
+    if spec is None:
+        return []
+    found = [spec.origin, *(spec.submodule_search_locations or ())]
+    return [Path(place).resolve() for place in found if place not in (None, "built-in", "frozen")]

@@ -230,6 +230,37 @@ def test_the_source_and_what_it_imports_are_part_of_the_key(file: str, mine: str
     assert factory.fingerprint(f"{mine}:make", "", "generator") != before
 
 
+def test_a_package_is_followed_to_all_of_its_parts_and_nothing_else_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "pack_of_mine"
+    (package / "nets").mkdir(parents=True)
+    for file in ("__init__.py", "nets/__init__.py"):
+        (package / file).write_text("")
+    (package / "layers.py").write_text("WIDTH = 64\n")
+    (package / "more.py").write_text("FROM = 1\n")
+    (package / "nets" / "net.py").write_text(
+        "from torch import nn\nfrom pack_of_mine.layers import WIDTH\nfrom ..more import FROM\n\n"
+        "def make():\n    return nn.Linear(6, WIDTH)\n\ndef later():\n    import xmlrpc.server\n"
+    )
+    (package / "beside.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "xmlrpc", raising=False)
+
+    def key() -> str:
+        return factory.fingerprint("pack_of_mine.nets.net:make", "", "generator")
+
+    keys = [key()]
+    for file in ("layers.py", "more.py", "nets/net.py"):
+        with (package / file).open("a") as stream:
+            stream.write("\nMORE = 1\n")
+        keys.append(key())
+    assert len(set(keys)) == 4
+    (package / "beside.py").write_text("MORE = 1\n")
+    assert key() == keys[-1], "a file that nothing imports"
+    assert "xmlrpc" not in sys.modules
+
+
 @pytest.mark.parametrize(
     ("which", "message"),
     [
