@@ -80,9 +80,9 @@ def weights_file(weights: str, who: str) -> Path:
     """
     path = Path(weights)
     if path.suffix != ".safetensors":
-        kind = "a pickle or TorchScript, which can hold code and is never opened" if path.suffix in _PICKLES else "that"
+        why = " (a pickle or TorchScript, which can hold code and is never opened)" if path.suffix in _PICKLES else ""
         raise UserError(
-            f"{who}.weights: expected a .safetensors file, got {weights} ({kind}); "
+            f"{who}.weights: expected a .safetensors file, got {weights}{why}; "
             "write one by safetensors.torch.save_model(module, path)"
         )
     if not path.is_file():
