@@ -9,9 +9,6 @@ step, clip and space timesteps is the draw's to say, not the scheduler's.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.util
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baselines.adapters.diffusers_folder import files_of, fingerprint, network, read_json
 from baselines.contract import ImageShape, Model, Pretrained
 from baselines.diffusion.chain_model import no_network
 from baselines.diffusion.denoiser import Denoiser
@@ -63,7 +61,7 @@ class Config:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        found = _fingerprint(_files(self.folder))
+        found = fingerprint(files_of(self.folder, "diffusers_unet"))
         if self.sha256 not in ("", found):
             raise UserError(
                 f"diffusers_unet.sha256: expected {self.sha256} of the files in {self.folder}, got {found}; "
@@ -79,7 +77,7 @@ class DiffusersUNet(Diffusion, Pretrained):
         super().__init__(config)
         self.shape = shape
         self._times_per_step = 1.0  # diffusers counts 0 .. T - 1 for every T
-        self.unet = _Answer(_network(Path(config.folder) / "unet", shape))
+        self.unet = _Answer(network(Path(config.folder) / "unet", shape, "diffusers_unet"))
 
     @classmethod
     def chain(cls, config: Config) -> Denoiser:
@@ -104,52 +102,6 @@ class _Answer(nn.Module):
         return out
 
 
-# The folder
-
-
-def _files(folder: str) -> dict[str, Path]:
-    """Its files by their path inside it.
-
-    Raises:
-        UserError: for a folder that is none, lacks a file, or has its weights as pickles.
-    """
-    if not folder:
-        raise UserError("diffusers_unet.folder: expected the folder of a diffusers pipeline, got none")
-    root = Path(folder)
-    wanted = {name: root / name for name in ("unet/config.json", "scheduler/scheduler_config.json")}
-    for name, path in wanted.items():
-        if not path.is_file():
-            raise UserError(f"diffusers_unet.folder: expected {name} in {folder}, as save_pretrained writes it")
-    weights = {f"unet/{path.name}": path for path in sorted((root / "unet").glob("*.safetensors"))}
-    if not weights:
-        pickled = [path.name for path in (root / "unet").iterdir() if path.suffix in (".bin", ".pt", ".ckpt")]
-        got = f"got {', '.join(pickled)}, a pickle, which is never opened" if pickled else "got no weights"
-        raise UserError(
-            f"diffusers_unet.folder: expected unet/*.safetensors in {folder}, {got}; save the pipeline again by "
-            "save_pretrained(folder, safe_serialization=True)"
-        )
-    return wanted | weights
-
-
-def _fingerprint(files: dict[str, Path]) -> str:
-    """SHA-256 over names and content: the model's content is its data."""
-    total = hashlib.sha256()
-    for name, path in files.items():
-        with path.open("rb") as file:
-            total.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"diffusers_unet.folder: cannot read {path}: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"diffusers_unet.folder: expected a table in {path}, got {type(content).__name__}")
-    return content
-
-
 # The chain
 
 
@@ -161,7 +113,7 @@ def _scheduler(folder: str, sha256: str) -> tuple[Process, Prediction]:
         UserError: for a chain or a prediction that there is not here.
     """
     path = Path(folder) / "scheduler" / "scheduler_config.json"
-    values = _json(path)
+    values = read_json(path, "diffusers_unet")
     predicts = values.get("prediction_type", "epsilon")
     if not isinstance(predicts, str) or predicts not in _PREDICTIONS:
         raise UserError(f"{path}: prediction_type: expected {', '.join(_PREDICTIONS)}, got {predicts!r}")
@@ -224,47 +176,6 @@ def betas_of(values: dict[str, Any]) -> Tensor:
         abar = torch.cos((place + 0.008) / 1.008 * (math.pi / 2)).square()
         return (1 - abar[1:] / abar[:-1]).clamp(max=_LARGEST_BETA)
     raise UserError(f"beta_schedule: expected {', '.join(_SCHEDULES)}, got {schedule!r}")
-
-
-# The network
-
-
-def _network(folder: Path, shape: ImageShape) -> nn.Module:
-    """The network of a folder, in float32 and evaluation mode.
-
-    Raises:
-        UserError: where diffusers is not installed, the folder holds another class, or its images are others.
-    """
-    values = _json(folder / "config.json")
-    if values.get("_class_name") != "UNet2DModel":
-        raise UserError(f"{folder}: expected a UNet2DModel, got {values.get('_class_name')!r}")
-    if values.get("class_embed_type") is not None or values.get("num_class_embeds") is not None:
-        raise UserError(f"{folder}: expected an unconditional model, got one with class embeddings")
-    size = values.get("sample_size")
-    height, width = size if isinstance(size, list) else (size or shape.height, size or shape.width)
-    got = values.get("in_channels"), values.get("out_channels"), height, width
-    if got != (shape.channels, shape.channels, shape.height, shape.width):
-        raise UserError(
-            f"{folder}: expected a network of {shape.channels} channels, {shape.height}x{shape.width} pixels, "
-            f"as the data set has them; got {got[0]} in, {got[1]} out, {height}x{width}"
-        )
-    if importlib.util.find_spec("diffusers") is None:
-        raise UserError(
-            "diffusers_unet: needs diffusers, which is not installed: pip install 'trilemma-bench[diffusers]'"
-        )
-    from diffusers import UNet2DModel
-
-    try:
-        network, loaded = UNet2DModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{folder}: diffusers cannot load it: {' '.join(str(error).split())[:300]}") from None
-    wrong = [*loaded["missing_keys"], *loaded["unexpected_keys"], *loaded["mismatched_keys"]]
-    if wrong:
-        raise UserError(f"{folder}: config and weights do not belong together: {', '.join(map(str, wrong[:3]))}, ...")
-    made: nn.Module = network.float().eval()
-    return made
 
 
 MODEL = Model("diffusers UNet2DModel", "a local folder; not trained here", Config, DiffusersUNet)
