@@ -1,4 +1,4 @@
-"""The command line: trilemma run | train | evaluate | report | gate | list | show."""
+"""The command line: trilemma run | train | evaluate | report | compare | leaderboard | gate | list | show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench import __version__, cli_evaluate, cli_gate, cli_show, cli_train
+from bench import __version__, cli_compare, cli_evaluate, cli_gate, cli_show, cli_train
 from bench.cli_common import overrides, stoppable
 from bench.progress import duration
 from bench.record import Record
@@ -187,6 +187,8 @@ def _finish(results: Path, out: Path, console: Console) -> None:
 
 app.command(name="train", help=cli_train.HELP)(cli_train.train)
 app.command(name="evaluate", help=cli_evaluate.HELP)(cli_evaluate.evaluate)
+app.command(name="compare", help=cli_compare.COMPARE_HELP)(cli_compare.compare)
+app.command(name="leaderboard", help=cli_compare.BOARD_HELP)(cli_compare.leaderboard)
 app.command(name="gate", help=cli_gate.HELP)(cli_gate.gate)
 
 
