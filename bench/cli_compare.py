@@ -27,7 +27,9 @@ Examples:
 
     trilemma compare a b c --html compared.html --all-metrics
 
-    trilemma compare a b --select ddpm --across config    # cells whose settings differ
+    trilemma compare a b --across new-settings           # the later program has settings that the earlier had not
+
+    trilemma compare a b --select ddpm --across config --across budget    # what another setting bought
 """
 
 BOARD_HELP = """Rank what people and machines measured, as far as it is comparable.
@@ -51,7 +53,8 @@ def compare(
     select: Annotated[str, typer.Option(help="Only scores whose name, `cell: metric`, holds this.")] = "",
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Every metric with a better side.")] = False,
     across: Annotated[
-        list[str] | None, typer.Option(help="config or budget: pair cells that differ in it, and say so.")
+        list[str] | None,
+        typer.Option(help="new-settings (that only one side knows), config, budget: pair cells that differ in them."),
     ] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file; - for stdout.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page to this file.")] = None,

@@ -19,10 +19,11 @@ from bench.compare.folders import Folder, folders_table, open_folders
 from bench.compare.labels import labels
 from bench.compare.meeting import Key, Meeting, Pairs, meet
 from bench.gate.quality import ALPHA, Compared, Difference, change_told, difference, holm, interval_told
-from bench.gate.records import Place, place_of
 from bench.gate.rule import change_text
 from bench.report.document import Document
+from bench.report.marks import Footnotes
 from bench.report.numbers import SIGNS, number
+from bench.report.parts import Changes
 from bench.report.rows import base as family_of
 from bench.report.tables import Column, Datum, Line, Table
 
@@ -57,6 +58,7 @@ class Comparison:
     changes: tuple[Mapping[Key, Change], ...]  # likewise
     names: Mapping[Key, tuple[str, str]]  # (cell, metric)
     judged: int  # scores that the correction counts
+    across: tuple[str, ...] = ()  # what paired cells may differ in
 
     def counts(self, i: int) -> Counter[str]:
         """How many scores of the i-th meeting have each verdict."""
@@ -71,7 +73,7 @@ def compare(paths: Sequence[Path], select: str = "", every: bool = False, across
         paths: two folders or more.
         select: only rows whose name, `cell: metric`, holds this.
         every: every metric that has a better side, not only likelihood, FD, coverage, precision and recall.
-        across: what paired cells may differ in: "config", "budget".
+        across: of ACROSS, what paired cells may differ in.
 
     Raises:
         UserError: if there are fewer than two folders, one cannot be read, or nothing can be compared.
@@ -83,7 +85,7 @@ def compare(paths: Sequence[Path], select: str = "", every: bool = False, across
     meetings = [meet(folders[0], head, cells, select, every, across) for head in folders[1:]]
     if not any(met.pairs or met.failed for met in meetings):
         raise UserError(_nothing(folders, meetings, select))
-    names = _names(folders, meetings, cells, across)
+    names = {key: (p.label, key[1]) for met in meetings for key, p in met.pairs.items()}
     scores = [
         (i, key, difference(Compared(names[key][0], p.base, p.head)))
         for i, met in enumerate(meetings)
@@ -99,27 +101,15 @@ def compare(paths: Sequence[Path], select: str = "", every: bool = False, across
         for key, p in met.pairs.items():
             if p.treatment != "score":
                 changes[i][key] = _counter(p) if p.treatment == "counter" else _speed(p)
-    return Comparison(tuple(folders), tuple(meetings), tuple(changes), names, len(found))
-
-
-def _names(
-    folders: Sequence[Folder], meetings: Iterable[Meeting], cells: Mapping[Place, str], across: Collection[str]
-) -> dict[Key, tuple[str, str]]:
-    """The cell's name of each key; where cells may differ in something the name in the first folder."""
-    first: dict[tuple[object, ...], str] = {}
-    for record in folders[0].source.records:
-        model, dataset, budget, config, draw, samples = place = place_of(record.cell)
-        loose = (model, dataset, "" if "budget" in across else budget, "" if "config" in across else config)
-        first[(*loose, draw, samples)] = cells[place]
-    return {key: (first[key[0]], key[1]) for met in meetings for key in met.pairs}
+    return Comparison(tuple(folders), tuple(meetings), tuple(changes), names, len(found), tuple(across))
 
 
 def _nothing(folders: Sequence[Folder], meetings: Sequence[Meeting], select: str) -> str:
     whose = f" whose name holds {select!r}" if select else ""
     said = [f"{metric}: {why}" for met in meetings for metric, why in met.refused]
     near = [f"{alone.label}: {alone.why}" for met in meetings for alone in met.alone if alone.why]
-    told = "; ".join((said or near)[:3])
-    hint = " (--across config or --across budget pairs cells that differ in it)" if near and not said else ""
+    told = "; ".join((said or near)[:2])
+    hint = " (--across new-settings, config or budget pairs cells that differ in them)" if near and not said else ""
     names = " and ".join(folder.name for folder in folders)
     return f"compare: expected cells{whose} that {names} have in common, got none that can be compared" + (
         f"; {told}{hint}" if told else ""
@@ -130,7 +120,7 @@ def _score(d: Difference, is_worse: bool, is_better: bool) -> Change:
     bounds = d.low_high
     if d.kind == "equal":
         return Change("equal", d.base, d.head, d.unit, "", f"{_seeds(d.seeds)}")
-    change = change_told(d, d.worse)
+    change = change_told(d, d.worse) if d.worse else "0"
     if bounds is None:
         return Change("cannot tell", d.base, d.head, d.unit, change, "1 seed, no interval of its own", d.worse)
     p = min(p for p in (d.p_worse, d.p_better) if p is not None)
@@ -184,6 +174,29 @@ def document(found: Comparison) -> Document:
     )
 
 
+def since(base: Path, head: Path) -> Changes:
+    """What changed beyond noise in `head` since `base`, for the report of `head`.
+
+    Raises:
+        UserError: if a folder cannot be read, or nothing can be compared.
+    """
+    found = compare([base, head])
+    held = (_table(found, name) for name in ("score", "counter", "speed"))
+    tables = [replace(t, lines=tuple(map(_quiet, t.lines))) for t in held if t is not None]
+    more = (_failed(found), _refused(found), _alone(found))
+    return Changes(
+        title=f"What changed since {found.folders[0].name}",
+        findings=(*_headline(found), *findings(found, 0)),
+        tables=tuple(t for t in (*tables, *more) if t is not None and not all(line.more for line in t.lines)),
+        notes=tuple(_notes(found)),
+    )
+
+
+def _quiet(line: Line) -> Line:
+    """Shown unasked only if it changed."""
+    return replace(line, more=line.more or dict(line.facets)["verdict"] in _QUIET)
+
+
 def _headline(found: Comparison) -> Iterable[str]:
     for line in folders_table(found.folders).lines:
         name, _, records, _, seeds, commit, device, threads, *_ = (d.text for d in line.data)
@@ -227,14 +240,15 @@ def _table(found: Comparison, treatment: str) -> Table | None:
     keys = dict.fromkeys(k for met in found.meetings for k, p in met.pairs.items() if p.treatment == treatment)
     if not keys:
         return None
-    lines = [_line(found, key) for key in sorted(keys, key=lambda key: _place(found, key))]
+    notes = Footnotes()
+    lines = [_line(found, key, notes) for key in sorted(keys, key=lambda key: _place(found, key))]
     if len(lines) <= _MANY and treatment == "score":
         lines = [replace(line, more=False) for line in lines]
     columns = [Column("Cell", numeric=False), Column("Metric", numeric=False), Column(found.folders[0].name)]
     for folder in found.folders[1:]:
         columns += [Column(folder.name), Column("change", hint=f"{folder.name} against {found.folders[0].name}")]
         columns += [Column("verdict", numeric=False)]
-    return Table(name, title, intro, tuple(columns), tuple(lines))
+    return Table(name, title, intro, tuple(columns), tuple(lines), tuple(notes.listed()))
 
 
 def _place(found: Comparison, key: Key) -> tuple[int, float]:
@@ -243,13 +257,14 @@ def _place(found: Comparison, key: Key) -> tuple[int, float]:
     return min((ORDER.index(c.verdict), -abs(c.size)) for c in held)
 
 
-def _line(found: Comparison, key: Key) -> Line:
+def _line(found: Comparison, key: Key, notes: Footnotes) -> Line:
     cell, metric = found.names[key]
     held = [changes.get(key) for changes in found.changes]
     first = next(c for c in held if c is not None)
     pairs = next(met.pairs[key] for met in found.meetings if key in met.pairs)
     sign = f"{SIGNS[kind]} " if (kind := pairs.base[0].kind) in SIGNS else ""
-    data = [Datum(cell, cell, pairs.note), Datum(metric, metric), _number(first.base, first.unit, sign)]
+    mark = notes.letter(pairs.note) if pairs.note else ""
+    data = [Datum(cell, cell, mark=mark), Datum(metric, metric), _number(first.base, first.unit, sign)]
     for c in held:
         if c is None:
             data += [Datum("–"), Datum("–"), Datum("–")]
@@ -307,6 +322,8 @@ def _alone(found: Comparison) -> Table | None:
 
 
 def _notes(found: Comparison) -> Iterable[str]:
+    if found.across:
+        yield f"Cells are paired that differ in {' or '.join(found.across)}: what each differs in is noted beside it."
     yield (
         "Cells meet where model, config, budget, data set, draw, N and seed are equal. Beyond noise: the mean of the "
         "paired differences, one a seed, differs from 0 by Student's t after Holm's correction for all "

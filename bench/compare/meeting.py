@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from baselines.errors import UserError
 from bench.compare.folders import Folder
 from bench.compare.labels import settings_of
 from bench.gate.quality import GATED, same_protocol
@@ -15,8 +15,8 @@ from bench.gate.records import COUNTERS, Place, place_of
 from bench.record import Cell, Measurement, Record
 from bench.report.rows import base as family_of
 
-ACROSS = ("config", "budget")
-"""What cells may be allowed to differ in."""
+ACROSS = ("new-settings", "config", "budget")
+"""What paired cells may be allowed to differ in: settings that only one side knows, all settings, the budget."""
 
 SCORES = (*GATED, "precision", "recall")
 """Metric families that are judged unless all are asked for; every further one makes each finding less sure."""
@@ -35,6 +35,7 @@ class Pairs:
     """One metric of one cell on both sides, seed by seed."""
 
     treatment: Treatment
+    label: str  # of the cell, in the first folder
     base: list[Measurement] = field(default_factory=list)
     head: list[Measurement] = field(default_factory=list)
     note: str = ""  # what the two cells differ in, where that is allowed
@@ -84,38 +85,64 @@ def meet(
         every: all metrics that have a better side.
         across: of ACROSS, what paired cells may differ in.
 
-    Raises:
-        UserError: if cells of one folder differ in nothing else than what is allowed.
+    Cells of one folder that differ in nothing else than what is allowed are paired with none, and told.
     """
-    met = Meeting()
-    ours, theirs = _held(base, across), _held(head, across)
+    met, known = Meeting(), _known(base, head)
+    (ours, unclear), (theirs, unclear_there) = (_held(folder, across, known) for folder in (base, head))
     for place in (place for place in ours if place in theirs):
         label = names[place_of(next(iter(ours[place].values())).cell)]
         seeds = sorted(ours[place].keys() & theirs[place].keys())
         met.cells += bool(seeds)
         for seed in seeds:
             _meet_records(met, place, label, (ours[place][seed], theirs[place][seed]), select, every)
-    sides = ((base, ours, head, theirs), (head, theirs, base, ours))
-    for mine, held, other, others in sides:
+    for mine, held, odd, other, others in (
+        (base, ours, unclear, head, theirs),
+        (head, theirs, unclear_there, base, ours),
+    ):
         met.alone += _alone(mine, held, other, others, names, select)
+        met.alone += [
+            Alone(mine.name, names[place_of(r.cell)], (r.cell.seed,), f"cannot be paired: {why}")
+            for r, why in odd
+            if select in names[place_of(r.cell)]
+        ]
     return met
 
 
-def _held(folder: Folder, across: Collection[str]) -> dict[Place, dict[int, Record]]:
-    held: dict[Place, dict[int, Record]] = defaultdict(dict)
+def _known(base: Folder, head: Folder) -> dict[tuple[str, str], set[str]]:
+    """The settings that a model's cells on both sides have."""
+    sides: list[dict[tuple[str, str], set[str]]] = [defaultdict(set), defaultdict(set)]
+    for side, folder in zip(sides, (base, head), strict=True):
+        for r in folder.source.records:
+            side[r.cell.model, r.cell.dataset] |= settings_of(r.cell).keys()
+    return {key: sides[0][key] & sides[1][key] for key in sides[0].keys() & sides[1].keys()}
+
+
+def _held(
+    folder: Folder, across: Collection[str], known: Mapping[tuple[str, str], Collection[str]]
+) -> tuple[dict[Place, dict[int, Record]], list[tuple[Record, str]]]:
+    """Records by what must be equal and by seed; and those that others of the folder are then not told apart from."""
+    found: dict[tuple[Place, int], list[Record]] = defaultdict(list)
     for r in folder.source.records:
         model, dataset, budget, config, draw, samples = place_of(r.cell)
-        place = (
-            *(model, dataset, "" if "budget" in across else budget),
-            *("" if "config" in across else config, draw, samples),
-        )
-        if r.cell.seed in held[place]:
-            raise UserError(
-                f"--across {' --across '.join(across)}: expected one cell for each model, draw and seed, got two "
-                f"of {r.cell.label()} in {folder.name}; they differ in {_apart(held[place][r.cell.seed].cell, r.cell)}"
-            )
-        held[place][r.cell.seed] = r
-    return held
+        if "config" in across:
+            config = ""
+        elif "new-settings" in across:
+            both = known.get((model, dataset), ())
+            config = json.dumps({k: v for k, v in settings_of(r.cell).items() if k in both}, sort_keys=True)
+        place: Place = (model, dataset, "" if "budget" in across else budget, config, draw, samples)
+        found[place, r.cell.seed].append(r)
+    held: dict[Place, dict[int, Record]] = defaultdict(dict)
+    unclear = []
+    for (place, seed), records in found.items():
+        if len(records) == 1:
+            held[place][seed] = records[0]
+        else:
+            others = [next(o for o in records if o is not r) for r in records]
+            unclear += [
+                (r, f"{folder.name} has another that differs in {few(apart(r.cell, o.cell))}")
+                for r, o in zip(records, others, strict=True)
+            ]
+    return dict(held), unclear
 
 
 def _meet_records(
@@ -140,10 +167,10 @@ def _meet_records(
             there, lacking = (sides, new) if other is None else ((new, old), old)
             why = lacking.skipped.get(metric) or lacking.skipped.get(family_of(metric)) or "not measured there"
             met.refused[metric, f"only in the {'first' if there[0] is old else 'other'}: {why}"].append(label)
-        elif apart := same_protocol(m, other):
-            met.refused[metric, apart].append(label)
+        elif differs := same_protocol(m, other):
+            met.refused[metric, differs].append(label)
         else:
-            pairs = met.pairs.setdefault((place, metric), Pairs(treatment, note=_apart(old.cell, new.cell)))
+            pairs = met.pairs.setdefault((place, metric), Pairs(treatment, label, note=few(apart(old.cell, new.cell))))
             pairs.base.append(m)
             pairs.head.append(other)
 
@@ -168,13 +195,13 @@ def _alone(
         if place in others:
             why = f"{other.name} has seeds {', '.join(map(str, sorted(others[place])))}"
         else:
-            found = [_apart(cell, c) for c in near[cell.model, cell.dataset] if (c.draw is None) == (cell.draw is None)]
+            found = [apart(cell, c) for c in near[cell.model, cell.dataset] if (c.draw is None) == (cell.draw is None)]
             nearest = min(found, key=lambda text: (text.count(";"), len(text)), default="")
-            why = f"nearest in {other.name}: {nearest}" if nearest else ""
+            why = f"nearest in {other.name}: {few(nearest)}" if nearest else ""
         yield Alone(mine.name, label, seeds, why)
 
 
-def _apart(cell: Cell, other: Cell) -> str:
+def apart(cell: Cell, other: Cell) -> str:
     """`lr: 0.002 → 0.001; budget: 400000 images → 100000 images`: in what two cells differ, seeds apart."""
     a, b = _flat(cell), _flat(other)
     return "; ".join(
@@ -182,6 +209,12 @@ def _apart(cell: Cell, other: Cell) -> str:
         for name in dict.fromkeys((*a, *b))
         if a.get(name) != b.get(name)
     )
+
+
+def few(text: str, most: int = 3) -> str:
+    """The first of several differences, and how many more there are."""
+    parts = text.split("; ")
+    return "; ".join(parts[:most]) + (f" and {len(parts) - most} more" if len(parts) > most else "")
 
 
 def _flat(cell: Cell) -> dict[str, str]:

@@ -199,7 +199,7 @@ def _notes(standings: Standings) -> Iterable[str]:
         "possible: each pair is compared by the seeds that both have (Student's t of the differences; one seed: the "
         "scores' own intervals, which tell of the images drawn and not of another training; no seed in common: "
         "Welch's t), each pair at 95 %. Of speeds only what differs by more than 10 % is told apart: two runs are two "
-        "moments of a machine. What is not told apart is a tie."
+        "moments of a machine. What is not told apart is a tie; bold: may be the first."
     )
     yield (
         "Likelihoods are ranked within their kind only. A model with several samplers has a line for each, by the "

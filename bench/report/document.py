@@ -29,7 +29,7 @@ class Document:
 
 def html(document: Document) -> str:
     """One self-contained page in the report's style; every text is escaped."""
-    tables = [_whole(table) for table in (*document.tables, *document.background)]
+    tables = [*document.tables, *map(_whole, document.background)]
     return rendered("document.html.jinja", document=document, tables=tables)
 
 

@@ -180,7 +180,8 @@ def contents_of(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
             ("Model by model", f"{slug}-models", bool(section.blocks)),
         ]
         parts.append((section.sheet.dataset, [(title, anchor) for title, anchor, there in found if there]))
-    rest = [(f"Calibration: {c.dataset}", f"calibration-{c.slug}") for c in content.calibrations]
+    rest = [(content.changes.title, "changes")] if content.changes is not None else []
+    rest += [(f"Calibration: {c.dataset}", f"calibration-{c.slug}") for c in content.calibrations]
     rest += [(content.coverage.title, "coverage-part")] if content.coverage else []
     rest += [("Failures", "failures")] if content.failures else []
     rest += [(table.title, f"{table.name}-part") for table in content.tables]
