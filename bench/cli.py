@@ -211,7 +211,7 @@ def report(
     """
     changes = None
     if against is not None:
-        from bench.compare.changes import since
+        from bench.compare.telling import since
 
         changes = since(against, results)
     _finish(results, out or Path("reports") / results.resolve().name, Console(), changes)

@@ -35,8 +35,9 @@ Examples:
 BOARD_HELP = """Rank what people and machines measured, as far as it is comparable.
 
 A board is one data set and one metric under one protocol (split, N, extractor and all); speeds have a board for each
-device, likelihoods one for each kind. Folders of one clean commit and one device are pooled, others stand beside each
-other. A place is told with the ranks that the seeds leave possible; what they do not tell apart is a tie.
+device, likelihoods one for each kind. Folders of one clean commit, one device and the same protocols are
+pooled, others stand beside each other. A place is told with the ranks that the seeds leave possible; what they do not
+tell apart is a tie.
 
 Examples:
 
@@ -61,7 +62,7 @@ def compare(
     every: Annotated[bool, typer.Option("--all", help="Show what did not move too.")] = False,
 ) -> None:
     """Compare results folders."""
-    from bench.compare import changes
+    from bench.compare import changes, telling
     from bench.compare.meeting import ACROSS
 
     for name in across or ():
@@ -72,7 +73,7 @@ def compare(
             _check_file(option, path)
     if html is not None and str(html) == "-":
         raise UserError("--html -: expected a file to write the page to")
-    document = changes.document(changes.compare(results, select, all_metrics, tuple(dict.fromkeys(across or ()))))
+    document = telling.document(changes.compare(results, select, all_metrics, tuple(dict.fromkeys(across or ()))))
     _show(document, every, to_stdout=markdown is not None and str(markdown) == "-")
     if markdown is not None and str(markdown) != "-":
         _write_markdown(markdown, document, every, "--markdown")

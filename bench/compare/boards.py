@@ -11,7 +11,7 @@ from bench.compare.folders import Folder, commit_of, device_of, told_of
 from bench.compare.labels import settings
 from bench.gate.records import place_of
 from bench.record import Measurement, Record
-from bench.report.grouping import make_sheet, training_of
+from bench.report.grouping import make_sheet, protocol_of, training_of
 from bench.report.marks import MIXED, flat
 from bench.report.rows import Row, Score, base, likelihoods
 from bench.report.source import FLOOR, Source
@@ -73,14 +73,16 @@ class Unranked:
     why: str
 
 
-def groups(folders: Sequence[Folder]) -> tuple[list[Group], int]:
-    """Pool folders that one clean commit made on one device.
+def groups(folders: Sequence[Folder], families: Collection[str]) -> tuple[list[Group], int]:
+    """Pool folders that one clean commit made on one device, by the same protocols.
+
+    families: the metric families whose protocols must agree.
 
     Returns:
         The groups, and how many records were left out because an earlier folder holds the very same measurement.
     """
     seen, copies = set[tuple[object, ...]](), 0
-    held: dict[tuple[object, ...], list[tuple[Folder, list[Record]]]] = defaultdict(list)
+    pools: list[_Pool] = []
     for folder in folders:
         own = []
         for r in folder.source.records:
@@ -89,8 +91,35 @@ def groups(folders: Sequence[Folder]) -> tuple[list[Group], int]:
             own += [] if mark in seen else [r]
             seen.add(mark)
         if own:
-            held[_signature(folder, own)].append((folder, own))
-    return [_group(members) for members in held.values()], copies
+            _pool(pools, folder, own, families)
+    return [_group(pool.members) for pool in pools], copies
+
+
+@dataclass
+class _Pool:
+    """Folders that are one entry's source."""
+
+    signature: tuple[object, ...]
+    protocols: dict[tuple[object, ...], set[str]]  # (cell but for its seed, metric) -> protocols
+    members: list[tuple[Folder, list[Record]]]
+
+
+def _pool(pools: list[_Pool], folder: Folder, records: list[Record], families: Collection[str]) -> None:
+    """Add a folder to the first pool that it fits, or to one of its own."""
+    protocols: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for r in records:
+        for m in r.measured:
+            if base(m.metric) in families:
+                protocols[place_of(r.cell), m.metric].add(protocol_of(m))
+    signature = _signature(folder, records)
+    for pool in pools:
+        shared = pool.protocols.keys() & protocols.keys()
+        if pool.signature == signature and all(pool.protocols[key] == protocols[key] for key in shared):
+            pool.members.append((folder, records))
+            for key, found in protocols.items():
+                pool.protocols.setdefault(key, found)
+            return
+    pools.append(_Pool(signature, dict(protocols), [(folder, records)]))
 
 
 def _signature(folder: Folder, records: Sequence[Record]) -> tuple[object, ...]:

@@ -67,7 +67,7 @@ def rank(
             choice = [*BY, *sorted(measured - set(BY) - {"fid", BITS})]
             raise UserError(f"--by: expected a metric family of these folders, got {name!r}{nearest(name, choice)}")
         families += BY.get(name, (name,))
-    found, copies = groups(folders)
+    found, copies = groups(folders, families)
     made, unranked = boards(found, list(dict.fromkeys(families)), datasets, all_draws)
     if not made and not unranked:
         raise UserError(

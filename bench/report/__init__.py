@@ -21,7 +21,7 @@ def write_report(results: Path, out: Path, changes: Changes | None = None) -> Pa
     Args:
         results: a run's folder, with records/*.jsonl and perhaps run.json.
         out: the folder to write; made if missing, files of the same names replaced.
-        changes: since another run, as `bench.compare.changes.since` tells them; shown behind the data sets.
+        changes: since another run, as `bench.compare.telling.since` tells them; shown behind the data sets.
 
     Returns:
         The path of index.html.

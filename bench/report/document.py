@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,8 @@ from rich.text import Text
 from bench.report import markdown
 from bench.report.page import rendered
 from bench.report.tables import Datum, Table
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # which terminals obey
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,18 @@ def as_markdown(document: Document, every: bool = False) -> str:
 
 def terminal(document: Document, every: bool = False) -> Group:
     """Tables for a terminal; every: with the lines that are `more`."""
-    parts: list[RichTable | Text] = [Text(document.title, style="bold")]
-    parts += [Text(text, style="dim") for text in document.headline]
+    parts: list[RichTable | Text] = [_text(document.title, "bold")]
+    parts += [_text(text, "dim") for text in document.headline]
     for held in document.tables:
         table, rest = _shown(held, every)
         if table.lines:
             parts.append(_rich(table))
         else:
-            parts.append(Text(f"\n{table.title}: nothing changed"))
-        parts += [Text(rest, style="dim")] if rest else []
-        parts += [Text(f"{letter}: {text}", style="dim") for letter, text in table.notes]
-    parts += [Text(note, style="dim") for note in document.notes]
-    parts += [Text(text) for text in document.findings]
+            parts.append(_text(f"{table.title}: nothing changed"))
+        parts += [_text(rest, "dim")] if rest else []
+        parts += [_text(f"({letter}) {text}", "dim") for letter, text in table.notes]
+    parts += [_text(note, "dim") for note in document.notes]
+    parts += [_text(text) for text in document.findings]
     return Group(*parts)
 
 
@@ -77,7 +80,7 @@ def _shown(table: Table, every: bool) -> tuple[Table, str]:
         return _whole(table), ""
     kept = tuple(line for line in table.lines if not line.more)
     hidden = len(table.lines) - len(kept)
-    return replace(table, lines=kept), f"{hidden} more line{'s' * (hidden > 1)}: --all, or the page of --html."
+    return replace(table, lines=kept), f"{hidden} more line{'s' * (hidden > 1)}: --all shows them, as does the page."
 
 
 def _told(table: Table, rest: str) -> str:
@@ -86,11 +89,11 @@ def _told(table: Table, rest: str) -> str:
 
 
 def _rich(table: Table) -> RichTable:
-    made = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    made = RichTable(title=_text(table.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for i, head in enumerate(table.columns):
         title = " ".join(part for part in (head.title, head.detail) if part)
         made.add_column(
-            Text(title), justify="right" if head.numeric else "left", overflow="fold", min_width=0 if i else 12
+            _text(title), justify="right" if head.numeric else "left", overflow="fold", min_width=0 if i else 12
         )
     for line in table.lines:
         style = "dim" if line.part != "body" else ""
@@ -99,7 +102,12 @@ def _rich(table: Table) -> RichTable:
 
 
 def _square(datum: Datum) -> Text:
-    text = Text(datum.text + (f" {datum.mark}" if datum.mark else ""), style="bold" if datum.best else "")
+    text = _text(datum.text + (f" ({datum.mark})" if datum.mark else ""), "bold" if datum.best else "")
     if datum.detail:
-        text.append(f"\n{datum.detail}", style="dim not bold")
+        text.append("\n").append(_text(datum.detail, "dim not bold"))
     return text
+
+
+def _text(text: str, style: str = "") -> Text:
+    """One line as it is: no markup, no control characters."""
+    return Text(_CONTROLS.sub("?", text), style=style)
