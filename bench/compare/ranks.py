@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtr
 
 from bench.compare.boards import SPEED_UNITS, Board, Entry
 from bench.gate.quality import ALPHA, Compared, Difference, change_told, difference, interval_told
@@ -66,25 +66,43 @@ def p_other_order(first: Entry, second: Entry) -> tuple[float, bool] | None:
 
     None where nothing tells: no seeds or intervals to go by.
     """
-    shared = sorted(first.seeds.keys() & second.seeds.keys())
+    shared = _shared(first, second)
     if shared:
-        d = _difference(first, second, shared)
-        if d.p_worse is None or d.p_better is None:
-            return None
-        if d.kind == "equal":
-            return 1.0, False
-        return min(d.p_worse, d.p_better), d.p_better < d.p_worse
-    return _unpaired(list(first.seeds.values()), list(second.seeds.values()))
+        return _p(_difference(first, second, shared))
+    return _unpaired(list(first.seeds.values()), list(second.seeds.values()), _tolerance(first))
+
+
+def _shared(first: Entry, second: Entry) -> list[int]:
+    """The seeds to pair by; none where one alone is shared though both have more, which unpaired tell more."""
+    shared = sorted(first.seeds.keys() & second.seeds.keys())
+    return [] if len(shared) == 1 and min(len(first.seeds), len(second.seeds)) > 1 else shared
+
+
+def _tolerance(entry: Entry) -> float:
+    return SPEED_TOLERANCE if entry.score.unit in SPEED_UNITS else 0.0
+
+
+def _p(d: Difference) -> tuple[float, bool] | None:
+    """As `Difference.p_worse` and `p_better`, the smaller of them: thousands of pairs have no time for scipy.stats."""
+    if d.error is None:
+        return None
+    beyond = abs(d.worse) - d.tolerance
+    if d.error <= 1e-12 * max(abs(beyond), 1):
+        return (0.0 if beyond > 1e-12 else 1.0), d.worse < 0
+    z = -beyond / d.error
+    return float(stdtr(d.seeds - 1, z) if d.kind == "paired t" else ndtr(z)), d.worse < 0
 
 
 def _difference(first: Entry, second: Entry, shared: Sequence[int]) -> Difference:
     sides = [[e.seeds[seed] for seed in shared] for e in (first, second)]
     found = difference(Compared(first.score.metric, sides[0], sides[1]))
-    return replace(found, tolerance=SPEED_TOLERANCE if first.score.unit in SPEED_UNITS else 0.0)
+    return replace(found, tolerance=_tolerance(first))
 
 
-def _unpaired(first: Sequence[Measurement], second: Sequence[Measurement]) -> tuple[float, bool] | None:
-    """Welch's t of entries without a seed in common, on logarithms where reports take their intervals so."""
+def _unpaired(
+    first: Sequence[Measurement], second: Sequence[Measurement], tolerance: float
+) -> tuple[float, bool] | None:
+    """Welch's t of entries that seeds do not pair, on logarithms where reports take their intervals so."""
     if min(len(first), len(second)) < 2:
         return None
     log = scale_of([*first, *second]) == "log"
@@ -92,16 +110,17 @@ def _unpaired(first: Sequence[Measurement], second: Sequence[Measurement]) -> tu
     errors = [float(side.var(ddof=1)) / len(side) for side in sides]
     sign = -1.0 if first[0].better == "higher" else 1.0
     worse = sign * float(sides[1].mean() - sides[0].mean())
+    beyond = abs(worse) - tolerance
     if sum(errors) == 0:
-        return (0.0 if worse else 1.0), worse < 0
+        return (0.0 if beyond > 0 else 1.0), worse < 0
     freedom = sum(errors) ** 2 / sum(e**2 / (len(s) - 1) for e, s in zip(errors, sides, strict=True))
-    return float(student.sf(abs(worse) / math.sqrt(sum(errors)), freedom)), worse < 0
+    return float(stdtr(freedom, -beyond / math.sqrt(sum(errors)))), worse < 0
 
 
 def _against(first: Entry, entry: Entry) -> tuple[str, str]:
-    shared = sorted(first.seeds.keys() & entry.seeds.keys())
+    shared = _shared(first, entry)
     if not shared:
-        return "", "no seed in common"
+        return "", "not paired by seeds"
     d = _difference(first, entry, shared)
     if d.kind == "equal":
         return "0", "equal"

@@ -123,7 +123,8 @@ def _finding(title: str, held: Sequence[Place]) -> str:
     score = score_text(first.entry.score)
     said = f"{title}: {first.entry.label} ({first.entry.group.name}) leads with {score}"
     if not first.ties:
-        return f"{said}, told apart from each of the {len(held) - 1} others."
+        others = "the other" if len(held) == 2 else f"each of the {len(held) - 1} others"
+        return f"{said}, told apart from {others}."
     return f"{said}; not separable from it: {_ties(first, held, 3)}."
 
 
@@ -176,10 +177,12 @@ def _rank(place: Place | None) -> Datum:
 
 
 def _ties(place: Place, held: Sequence[Place], most: int) -> str:
-    """The nearest of those that it is not told apart from."""
+    """The nearest of those that it is not told apart from; with who measured where two of them share a name."""
+    if not place.ties:
+        return ""
     near = sorted(place.ties, key=lambda position: (abs(position - place.position), position))
     names = [held[position - 1].entry for position in near[:most]]
-    common = Counter(p.entry.label for p in held)
+    common = Counter(held[position - 1].entry.label for position in (*place.ties, place.position))
     told = ", ".join(f"{e.label} ({e.group.name})" if common[e.label] > 1 else e.label for e in names)
     return told + (f" and {len(near) - most} more" if len(near) > most else "")
 
@@ -196,10 +199,10 @@ def _unranked(found: Sequence[Unranked]) -> Table | None:
 def _notes(standings: Standings) -> Iterable[str]:
     yield (
         "A board holds one data set and one metric under one protocol. Ranks are those that the measurements leave "
-        "possible: each pair is compared by the seeds that both have (Student's t of the differences; one seed: the "
-        "scores' own intervals, which tell of the images drawn and not of another training; no seed in common: "
-        "Welch's t), each pair at 95 %. Of speeds only what differs by more than 10 % is told apart: two runs are two "
-        "moments of a machine. What is not told apart is a tie; bold: may be the first."
+        "possible, each pair at 95 %: by the seeds that both have (Student's t of the differences); with one seed by the "
+        "scores' own intervals, which tell of the images drawn and not of another training; by Welch's t where both "
+        "have several seeds and share none or one. Of speeds only what differs by more than 10 % is told apart: two "
+        "runs are two moments of a machine. What is not told apart is a tie; bold: may be the first."
     )
     yield (
         "Likelihoods are ranked within their kind only. A model with several samplers has a line for each, by the "

@@ -86,7 +86,11 @@ def findings(found: Comparison, i: int) -> list[str]:
     for folder in (found.folders[0].name, head):
         count = sum(alone.folder == folder for alone in met.alone)
         rest += [f"{count} cells or seeds are only in {folder}"] if count else []
-    rest += [f"{sum(map(len, met.refused.values()))} pairs of scores are refused"] if met.refused else []
+    rest += (
+        [f"{sum(map(len, met.refused.values()))} pairs of scores are refused or on one side alone"]
+        if met.refused
+        else []
+    )
     rest += [f"{met.copies} records are one and the same in both"] if met.copies else []
     return [*sentences, *([f"{'; '.join(rest)}."] if rest else [])]
 
@@ -187,16 +191,21 @@ def _alone(found: Comparison) -> Table | None:
 def _notes(found: Comparison) -> Iterable[str]:
     if found.across:
         yield f"Cells are paired that differ in {' or '.join(found.across)}: what each differs in is noted beside it."
-    yield (
-        "Cells meet where model, config, budget, data set, draw, N and seed are equal. Beyond noise: the mean of the "
-        "paired differences, one a seed, differs from 0 by Student's t after Holm's correction for all "
-        f"{found.judged} comparisons, each side at {ALPHA:.1%}. Perhaps: its own 95 % interval excludes 0, which "
-        f"without any change up to {2 * ALPHA * found.judged:.1f} of {found.judged} would, on average."
-    )
-    yield (
-        "One seed: the measurements' own intervals, which tell of the images drawn and nothing of another training. "
-        "A change is head against base on the metric's own side: the verdict says which side is better."
-    )
+    each = f"{100 * ALPHA:.1f} %"
+    meeting = "Cells meet where model, config, budget, data set, draw, N and seed are equal."
+    if found.judged:
+        yield (
+            f"{meeting} Beyond noise: the mean of the paired differences, one a seed, differs from 0 by Student's t "
+            f"after Holm's correction for all {found.judged} comparisons, each side at {each}. Perhaps: its own 95 % "
+            f"interval excludes 0, which without any change up to {2 * ALPHA * found.judged:.1f} of {found.judged} "
+            "would, on average."
+        )
+        yield (
+            "One seed: the measurements' own intervals, which tell of the images drawn and nothing of another "
+            "training. A change is the other folder's value against the first's; the verdict says which side is better."
+        )
+    else:
+        yield f"{meeting} No score could be compared."
     for folder in found.folders:
         yield from (f"{folder.name}: {problem}" for problem in folder.source.problems[:5])
         if folder.source.stale:

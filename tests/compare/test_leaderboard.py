@@ -79,6 +79,7 @@ def test_the_p_of_a_pair_is_scipys(tmp_path: Path) -> None:
     other = p_other_order(entry(second, (0, 1, 2)), entry(first, (3, 4, 5)))
     welch = scipy_stats.ttest_ind(first, second, equal_var=False).pvalue / 2
     assert other == pytest.approx((welch, True)), "no seed in common, and the second is better"
+    assert p_other_order(entry(second, (0, 1, 2)), entry(first, (2, 3, 4))) == other, "one in common pairs nothing"
     assert p_other_order(entry([1.0], (0,)), entry([2.0], (0,))) is None, "one seed without an interval"
     assert p_other_order(entry([1.0], (0,)), entry([2.0, 2.1], (1, 2))) is None
 
