@@ -121,7 +121,8 @@ def _show(document: Document, every: bool, to_stdout: bool) -> None:
     if to_stdout:
         print(as_markdown(document, every), end="")
     else:
-        Console().print(terminal(document, every))
+        console = Console()
+        console.print(terminal(document, every, console.width))
 
 
 def _check_file(option: str, path: Path) -> None:

@@ -91,6 +91,7 @@ def document(standings: Standings) -> Document:
         tables=tuple(_table(i, name, board, places) for i, (name, (board, places)) in enumerate(held, start=1)),
         background=tuple(told),
         notes=tuple(_notes(standings)),
+        wide=("not separable from", "way", "bound"),
     )
 
 
@@ -199,10 +200,10 @@ def _unranked(found: Sequence[Unranked]) -> Table | None:
 def _notes(standings: Standings) -> Iterable[str]:
     yield (
         "A board holds one data set and one metric under one protocol. Ranks are those that the measurements leave "
-        "possible, each pair at 95 %: by the seeds that both have (Student's t of the differences); with one seed by the "
-        "scores' own intervals, which tell of the images drawn and not of another training; by Welch's t where both "
-        "have several seeds and share none or one. Of speeds only what differs by more than 10 % is told apart: two "
-        "runs are two moments of a machine. What is not told apart is a tie; bold: may be the first."
+        "possible, each pair at 95 %: by the seeds that both have (Student's t of the differences); with one seed by "
+        "the scores' own intervals, which tell of the images drawn and not of another training; by Welch's t where "
+        "both have several seeds and share none or one. Of speeds only what differs by more than 10 % is told apart: "
+        "two runs are two moments of a machine. What is not told apart is a tie; bold: may be the first."
     )
     yield (
         "Likelihoods are ranked within their kind only. A model with several samplers has a line for each, by the "

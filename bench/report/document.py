@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rich.box import SIMPLE_HEAD
@@ -12,14 +13,16 @@ from rich.text import Text
 
 from bench.report import markdown
 from bench.report.page import rendered
-from bench.report.tables import Datum, Table
+from bench.report.tables import Column, Datum, Table
 
+NARROW = 110
+"""Columns of a terminal under which tables are thinned."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # which terminals obey
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a comparison says. Lines of a table that are `more` are shown on the page, elsewhere when asked for."""
+    """What a comparison says. Lines of a table that are `more` are shown when asked for."""
 
     title: str
     command: str  # that made it
@@ -28,6 +31,7 @@ class Document:
     tables: tuple[Table, ...]
     background: tuple[Table, ...] = ()  # too wide or too long for a terminal
     notes: tuple[str, ...] = ()  # how it was compared
+    wide: tuple[str, ...] = ()  # columns that a narrow terminal has no room for
 
 
 def html(document: Document) -> str:
@@ -53,21 +57,35 @@ def as_markdown(document: Document, every: bool = False) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def terminal(document: Document, every: bool = False) -> Group:
-    """Tables for a terminal; every: with the lines that are `more`."""
+def terminal(document: Document, every: bool = False, width: int = NARROW) -> Group:
+    """Tables for a terminal.
+
+    Args:
+        document: what to show.
+        every: with the lines that are `more`.
+        width: of the terminal; under NARROW columns it gets neither `wide` columns nor what stands below names.
+    """
+    left_out = document.wide if width < NARROW else ()
     parts: list[RichTable | Text] = [_text(document.title, "bold")]
     parts += [_text(text, "dim") for text in document.headline]
     for held in document.tables:
         table, rest = _shown(held, every)
         if table.lines:
-            parts.append(_rich(table))
+            parts.append(_rich(table, left_out, width < NARROW))
         else:
             parts.append(_text(f"{table.title}: nothing changed"))
         parts += [_text(rest, "dim")] if rest else []
         parts += [_text(f"({letter}) {text}", "dim") for letter, text in table.notes]
+    if found := [c.title for c in _columns(document.tables, left_out)]:
+        parts.append(_text(f"For want of {NARROW} columns without: {', '.join(dict.fromkeys(found))}.", "dim"))
     parts += [_text(note, "dim") for note in document.notes]
     parts += [_text(text) for text in document.findings]
     return Group(*parts)
+
+
+def _columns(tables: Sequence[Table], titles: Collection[str]) -> list[Column]:
+    """The columns of these titles."""
+    return [column for table in tables for column in table.columns if column.title in titles]
 
 
 def _whole(table: Table) -> Table:
@@ -88,16 +106,15 @@ def _told(table: Table, rest: str) -> str:
     return f"{text}\n\n{markdown.escape(rest)}" if rest else text
 
 
-def _rich(table: Table) -> RichTable:
+def _rich(table: Table, left_out: Collection[str], narrow: bool) -> RichTable:
     made = RichTable(title=_text(table.title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for i, head in enumerate(table.columns):
+    kept = [(i, head) for i, head in enumerate(table.columns) if head.title not in left_out]
+    for _, head in kept:
         title = " ".join(part for part in (head.title, head.detail) if part)
-        made.add_column(
-            _text(title), justify="right" if head.numeric else "left", overflow="fold", min_width=0 if i else 12
-        )
+        made.add_column(_text(title), justify="right" if head.numeric else "left", overflow="fold")
     for line in table.lines:
-        style = "dim" if line.part != "body" else ""
-        made.add_row(*map(_square, line.data), style=style)
+        data = [replace(line.data[i], detail="") if narrow and not head.numeric else line.data[i] for i, head in kept]
+        made.add_row(*map(_square, data), style="dim" if line.part != "body" else "")
     return made
 
 

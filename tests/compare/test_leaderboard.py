@@ -225,3 +225,12 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
 def test_nothing_to_rank_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected scores of fd, fid"):
         rank([folder(tmp_path, "a", record("a", 0, coverage(0.5)))], ["fd"])
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told(tmp_path: Path) -> None:
+    folder(tmp_path, "a", *several("a", 2.0), *several("bb", 3.0))
+    wide, narrow = (trilemma_here(tmp_path, "leaderboard", "a", COLUMNS=width).stdout for width in ("160", "80"))
+    assert "not separable from" in wide.splitlines()[4]
+    assert "not separable from" not in narrow.splitlines()[4]
+    assert "without: not separable from." in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
