@@ -1,4 +1,4 @@
-"""The command line: trilemma run | train | evaluate | report | gate | list | show."""
+"""The command line: trilemma run | train | evaluate | report | compare | leaderboard | gate | list | show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from baselines.errors import UserError
 from baselines.types import Budget
-from bench import __version__, cli_evaluate, cli_gate, cli_show, cli_train
+from bench import __version__, cli_compare, cli_evaluate, cli_gate, cli_show, cli_train
 from bench.cli_common import overrides, stoppable
 from bench.progress import duration
 from bench.record import Record
@@ -26,6 +26,7 @@ from bench.variants import told_apart
 
 if TYPE_CHECKING:
     from bench.api import DryRun
+    from bench.report.parts import Changes
 
 LEFT = 3
 """Exit status of a run whose time budget ended before its cells; 1: some failed, 2: bad input, 130: Ctrl-C."""
@@ -176,17 +177,19 @@ def _tell_left(left: Sequence[str], within: str | None, console: Console) -> Non
     console.print(f"Run it again to go on: {again}", markup=False, soft_wrap=True)
 
 
-def _finish(results: Path, out: Path, console: Console) -> None:
+def _finish(results: Path, out: Path, console: Console, changes: Changes | None = None) -> None:
     """Write the report, print the trilemma table and where the report lies."""
     from bench.report import render_terminal_table, write_report
 
-    page = write_report(results, out)
+    page = write_report(results, out, changes)
     console.print(render_terminal_table(results))
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
 app.command(name="train", help=cli_train.HELP)(cli_train.train)
 app.command(name="evaluate", help=cli_evaluate.HELP)(cli_evaluate.evaluate)
+app.command(name="compare", help=cli_compare.COMPARE_HELP)(cli_compare.compare)
+app.command(name="leaderboard", help=cli_compare.BOARD_HELP)(cli_compare.leaderboard)
 app.command(name="gate", help=cli_gate.HELP)(cli_gate.gate)
 
 
@@ -194,14 +197,24 @@ app.command(name="gate", help=cli_gate.HELP)(cli_gate.gate)
 def report(
     results: Annotated[Path, typer.Argument(help="A results folder, such as results/quick.")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to; reports/NAME by default.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another results folder: the page tells what changed since, beyond noise.")
+    ] = None,
 ) -> None:
     """Write the report of a results folder; it reads records and their artifacts only.
 
-    Example:
+    Examples:
 
         trilemma report results/quick -o reports/quick
+
+        trilemma report results/new --against results/old
     """
-    _finish(results, out or Path("reports") / results.resolve().name, Console())
+    changes = None
+    if against is not None:
+        from bench.compare.telling import since
+
+        changes = since(against, results)
+    _finish(results, out or Path("reports") / results.resolve().name, Console(), changes)
 
 
 @app.command("list")

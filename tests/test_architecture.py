@@ -63,6 +63,8 @@ def test_a_model_file_imports_the_contract_shared_parts_and_its_own_family_only(
 NO_TORCH = ["bench.report", "bench.store", "bench.record", "bench.stats", "bench.provenance"]
 NO_TORCH += [f"bench.gate.{name}" for name in ("against", "benchmarks", "child", "records", "selftest", "show")]
 
+NO_TORCH += ["bench.compare.telling", "bench.compare.standings"]
+
 
 @pytest.mark.parametrize("module", NO_TORCH)
 def test_reading_records_needs_no_torch(module: str) -> None:
@@ -95,6 +97,15 @@ def test_the_gate_reads_records_and_runs_processes_only() -> None:
     allowed = (*own, "bench.provenance", "baselines.types", "baselines.errors")
     for path in (ROOT / "bench" / "gate").rglob("*.py"):
         for name in imports(path) if path.name != "workloads.py" else ():  # which run in processes of their own
+            if name.split(".")[0] in ("bench", "baselines"):
+                assert name.startswith(allowed) or name in ("bench", "baselines"), (path, name)
+
+
+def test_a_comparison_reads_records_only() -> None:
+    own = ("bench.compare", "bench.gate", "bench.report", "bench.record", "bench.stats")
+    allowed = (*own, "baselines.types", "baselines.errors", "baselines.config")
+    for path in (ROOT / "bench" / "compare").rglob("*.py"):
+        for name in imports(path):
             if name.split(".")[0] in ("bench", "baselines"):
                 assert name.startswith(allowed) or name in ("bench", "baselines"), (path, name)
 

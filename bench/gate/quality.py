@@ -174,11 +174,10 @@ def _row(d: Difference, worse: bool, better: bool) -> Row:
     bounds = d.low_high
     if d.kind == "equal":
         return Row("quality", d.name, "same", *told, "", "equal")
-    change = _change(d, d.worse)
+    change = change_told(d, d.worse)
     if bounds is None:
         return Row("quality", d.name, "unclear", *told, change, "1 seed, no interval of its own", d.note)
-    interval = " – ".join(sorted((_change(d, bounds[0]), _change(d, bounds[1])), key=_signed))
-    change += f" [{interval}]"
+    change += f" [{interval_told(d)}]"
     p = d.p_worse if d.worse > 0 else d.p_better
     sure = f"{d.seeds} seed{'s' * (d.seeds > 1)}, {d.kind}, p {p:.2g}"
     if worse:
@@ -191,12 +190,20 @@ def _row(d: Difference, worse: bool, better: bool) -> Row:
     return Row("quality", d.name, "same" if inside else "unclear", *told, change, sure, d.note)
 
 
-def _change(d: Difference, worse: float) -> str:
+def change_told(d: Difference, worse: float) -> str:
     """A difference as readers see the metric: a factor's percent, or the plain difference; its own sign."""
     value = d.sign * worse
     if d.scale == "log":
         return f"{100 * math.expm1(min(value, 700)):+.3g} %"
     return f"{value:+.3g}"
+
+
+def interval_told(d: Difference) -> str:
+    """The 95 % interval of the difference as `change_told` tells it, the lower bound first; empty without one."""
+    bounds = d.low_high
+    if bounds is None:
+        return ""
+    return " – ".join(sorted((change_told(d, bounds[0]), change_told(d, bounds[1])), key=_signed))
 
 
 def _signed(text: str) -> float:

@@ -77,7 +77,7 @@ def compare(base: Path, head: Path, select: str | None = None, every: bool = Fal
 
 def _meet(base: Source, head: Source, select: str, every: bool) -> Met:
     met = Met()
-    ours, theirs = ({(_place(r.cell), r.cell.seed): r for r in source.records} for source in (base, head))
+    ours, theirs = ({(place_of(r.cell), r.cell.seed): r for r in source.records} for source in (base, head))
     labels = _labels([*theirs.values(), *ours.values()])
     for key in dict.fromkeys((*ours, *theirs)):
         old, new = ours.get(key), theirs.get(key)
@@ -169,7 +169,8 @@ def _notes(met: Met, sources: Sequence[Source], found: Sequence[Difference], eve
     return notes
 
 
-def _place(cell: Cell) -> Place:
+def place_of(cell: Cell) -> Place:
+    """All that a cell of one folder must share with one of another to meet it, seeds apart."""
     draw = "" if cell.draw is None else json.dumps(cell.draw.__dict__, sort_keys=True, default=str)
     config = json.dumps(cell.config, sort_keys=True, default=str)
     return cell.model, cell.dataset, cell.budget.label(), config, draw, cell.samples
@@ -177,7 +178,7 @@ def _place(cell: Cell) -> Place:
 
 def _labels(records: Sequence[Record]) -> dict[Place, str]:
     """`ddpm-digits (lr=0.001), ddim S=20 eta=0`: a cell's name without its seed."""
-    cells = {_place(r.cell): r.cell for r in records}
+    cells = {place_of(r.cell): r.cell for r in records}
     told = variants.told_apart(list(cells.values()))
     return {
         place: cell.label(variant).replace(f" seed {cell.seed}", "", 1)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from bench.report.parts import Changes
+
 __all__ = ["render_terminal_table", "write_report"]
 
 
-def write_report(results: Path, out: Path) -> Path:
+def write_report(results: Path, out: Path, changes: Changes | None = None) -> Path:
     """Write index.html, report.md, table.csv, tables.tex and figures/ for a results folder.
 
     The same records give the same bytes. A missing or damaged artifact is told in the report, not fatal.
@@ -19,6 +21,7 @@ def write_report(results: Path, out: Path) -> Path:
     Args:
         results: a run's folder, with records/*.jsonl and perhaps run.json.
         out: the folder to write; made if missing, files of the same names replaced.
+        changes: since another run, as `bench.compare.telling.since` tells them; shown behind the data sets.
 
     Returns:
         The path of index.html.
@@ -28,7 +31,7 @@ def write_report(results: Path, out: Path) -> Path:
     """
     from bench.report.write import write  # matplotlib takes most of a second: only who writes pays for it
 
-    return write(Path(results), Path(out))
+    return write(Path(results), Path(out), changes)
 
 
 def render_terminal_table(results: Path) -> Group:

@@ -17,7 +17,7 @@ from bench.report.coverage import coverage_table, shipped_study
 from bench.report.crowd import listed
 from bench.report.grouping import make_sheet
 from bench.report.marks import commonest_protocol, flat
-from bench.report.parts import Calibration, Content, Failure
+from bench.report.parts import Calibration, Changes, Content, Failure
 from bench.report.published import published_tables
 from bench.report.rows import Sheet
 from bench.report.sections import section_of
@@ -34,8 +34,11 @@ _NAMED = 40  # stale cells
 _TOLD = 100  # failures told in full
 
 
-def gather(source: Source) -> Content:
-    """Compute every table, sentence and figure of a report."""
+def gather(source: Source, changes: Changes | None = None) -> Content:
+    """Compute every table, sentence and figure of a report.
+
+    changes: since another run, to be shown with the rest.
+    """
     notes = [f"{problem}" for problem in source.problems]
     if source.stale:
         one = len(source.stale) == 1
@@ -66,6 +69,7 @@ def gather(source: Source) -> Content:
         notes=tuple(dict.fromkeys(notes)),
         tables=tuple(table for table in tables if table is not None),
         published=tuple(published_tables()),
+        changes=changes,
     )
 
 

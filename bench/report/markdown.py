@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
-from bench.report.parts import Calibration, Content, Section
+from bench.report.parts import Calibration, Changes, Content, Section
 from bench.report.style import Picture
 from bench.report.tables import Datum, Table
 
@@ -41,6 +42,8 @@ def _lines(content: Content) -> Iterator[str]:
         yield f"> note: {escape(note)}\n"
     for section in content.sections:
         yield from _section(section)
+    if content.changes is not None:
+        yield from _changes(content.changes)
     for calibration in content.calibrations:
         yield from _calibration(calibration)
     if content.coverage is not None:
@@ -56,6 +59,16 @@ def _lines(content: Content) -> Iterator[str]:
     yield "## Published figures, never measured here\n"
     for held in content.published:
         yield f"### {held.title}\n\n{table(held)}\n"
+
+
+def _changes(changes: Changes) -> Iterator[str]:
+    yield f"## {escape(changes.title)}\n"
+    yield from (f"- {escape(text)}" for text in changes.findings)
+    for held in changes.tables:
+        shown = replace(held, lines=tuple(line for line in held.lines if not line.more))
+        if shown.lines:
+            yield f"\n### {held.title}\n\n{table(shown)}\n"
+    yield from (f"\n{escape(note)}\n" for note in changes.notes)
 
 
 def _section(section: Section) -> Iterator[str]:

@@ -58,31 +58,10 @@ def render_page(content: Content) -> str:
 
     Scripts and styles are the page's own, admitted by their hashes; images are data addresses.
     """
-    environment = Environment(
-        loader=PackageLoader("bench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"data_uri": data_uri, "numbers": numbers_told, "breaks": breaks}
     content = _with_room(content)
-    css = (
-        ":root{"
-        + "".join(f"--{family}:{hue};" for family, hue in COLOURS.items())
-        + "}\n"
-        + _read("style.css")
-        + _read("explore.css")
-    )
-    script = _read("tables.js") + _read("explore.js")
-    page = environment.get_template("page.html.jinja").render(
+    page = rendered(
+        "page.html.jinja",
         content=content,
-        css=Markup(css),
-        script=Markup(script),
-        csp=(
-            "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-            f"style-src '{_hash(css)}'; script-src '{_hash(script)}'"
-        ),
         triangles={
             section.slug: [triangle_view(row, at, section) for row, at in section.placed]
             for section in content.sections
@@ -94,6 +73,27 @@ def render_page(content: Content) -> str:
         contents=contents_of(content),
         groups=[(section, _groups(section)) for section in content.sections],
     )
+    return page
+
+
+def rendered(template: str, **values: object) -> str:
+    """A page of this style: a template with the values, and the style, the scripts and their hashes."""
+    environment = Environment(
+        loader=PackageLoader("bench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"data_uri": data_uri, "numbers": numbers_told, "breaks": breaks}
+    hues = "".join(f"--{family}:{hue};" for family, hue in COLOURS.items())
+    css = f":root{{{hues}}}\n" + _read("style.css") + _read("explore.css")
+    script = _read("tables.js") + _read("explore.js")
+    csp = (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src '{_hash(css)}'; script-src '{_hash(script)}'"
+    )
+    page = environment.get_template(template).render(values, css=Markup(css), script=Markup(script), csp=csp)
     return page.rstrip() + "\n"
 
 
@@ -180,7 +180,8 @@ def contents_of(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
             ("Model by model", f"{slug}-models", bool(section.blocks)),
         ]
         parts.append((section.sheet.dataset, [(title, anchor) for title, anchor, there in found if there]))
-    rest = [(f"Calibration: {c.dataset}", f"calibration-{c.slug}") for c in content.calibrations]
+    rest = [(content.changes.title, "changes")] if content.changes is not None else []
+    rest += [(f"Calibration: {c.dataset}", f"calibration-{c.slug}") for c in content.calibrations]
     rest += [(content.coverage.title, "coverage-part")] if content.coverage else []
     rest += [("Failures", "failures")] if content.failures else []
     rest += [(table.title, f"{table.name}-part") for table in content.tables]

@@ -80,6 +80,16 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """What changed since another run, made by who can read both."""
+
+    title: str
+    findings: tuple[str, ...]
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Content:
     """The whole report."""
 
@@ -93,3 +103,4 @@ class Content:
     notes: tuple[str, ...]  # unreadable lines, stale records, damaged artifacts
     tables: tuple[Table, ...]  # skipped, models, protocol, provenance
     published: tuple[Table, ...]
+    changes: Changes | None = None  # against another run, where one is named

@@ -14,17 +14,17 @@ from bench.report.grids import enlarged
 from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
 from bench.report.page import csv_of, render_page
-from bench.report.parts import Content
+from bench.report.parts import Changes, Content
 from bench.report.source import Source, open_results
 from bench.report.style import Picture
 
 
-def write(results: Path, out: Path) -> Path:
+def write(results: Path, out: Path, changes: Changes | None = None) -> Path:
     """See `bench.report.write_report`."""
     with _no_collection():
         source = open_results(results)
         check_writable(out)
-        content = gather(source)
+        content = gather(source, changes)
         files = _files(source, content)
     try:
         for name, data in files.items():

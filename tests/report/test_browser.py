@@ -13,8 +13,11 @@ import pytest
 
 from baselines.types import Draw
 from bench import store
+from bench.compare import standings, telling
+from bench.compare.changes import compare
 from bench.record import Record
 from bench.report import write_report
+from bench.report.document import html
 from tests.perf.many_records import write_many
 from tests.report.conftest import write_results
 
@@ -252,3 +255,31 @@ def test_a_long_table_is_paged_and_sorting_takes_all_its_rows(tmp_path: Path, op
     assert first == min(keys)
     assert "page 1 of 2" in box.locator("xpath=following-sibling::p[1]").inner_text()
     assert "Figures, pictures and the blocks of models show" in page.locator(".thinned").inner_text()
+
+
+@pytest.mark.parametrize("look", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"width": 390, "height": 800}])
+def test_comparison_and_leaderboard_are_pages_of_the_same_kind(
+    results: Path, tmp_path: Path, open_page: Open, look: dict[str, Any]
+) -> None:
+    def slower(record: Record) -> Record:
+        return replace(record, measured=tuple(replace(m, value=0.9 * m.value) for m in record.measured))
+
+    other = write_results(tmp_path / EVIL.replace("/", ""), change=slower)
+    found = compare([results, other])
+    for document in (telling.document(found), standings.document(standings.rank([results, other]))):
+        (tmp_path / "page.html").write_text(html(document), encoding="utf-8")
+        page = open_page(tmp_path / "page.html", **look)
+        told = axe.Axe().run(page).response
+        assert len(told["passes"]) > 15, "the premise: it looked"
+        grave = [(v["id"], v["nodes"][0]["html"]) for v in told["violations"] if v["impact"] in ("serious", "critical")]
+        assert grave == []
+        assert page.evaluate("window.hurt") is None
+        assert page.evaluate("document.documentElement.scrollWidth") == look.get("width", 1300)
+        first = page.locator("table").first
+        rows = first.locator("tbody.body tr:visible").count()
+        box = page.get_by_label("show every line").first
+        if box.count():
+            box.check()
+            assert first.locator("tbody.body tr:visible").count() > rows
+        first.locator("thead button").nth(1).click()
+        assert first.locator("thead th").nth(1).get_attribute("aria-sort") == "ascending"

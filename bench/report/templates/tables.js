@@ -1,7 +1,7 @@
 "use strict";
 // Tables: sorting by the heads, filters, pages of 200 rows. The page is whole without it.
 const SLICE = 200;
-const FACETS = ["family", "sampler", "steps", "likelihood", "kind", "density"];
+const FACETS = ["family", "sampler", "steps", "likelihood", "kind", "density", "verdict", "metric"];
 const value = (cell) => {
   const raw = cell ? cell.dataset.sort : undefined;
   if (raw === undefined || raw === "") return null;

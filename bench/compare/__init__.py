@@ -1,0 +1,1 @@
+"""Several results folders side by side: what changed beyond noise, and who leads; records only, never torch."""
