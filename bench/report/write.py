@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import store
+from bench.plain_text import csv_frame
 from bench.report.content import gather
 from bench.report.folder import check_writable, unwritable
 from bench.report.grids import enlarged
@@ -52,7 +53,7 @@ def _files(source: Source, content: Content) -> dict[str, bytes]:
         "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
         "report.md": render_markdown(content).encode(errors="backslashreplace"),
         "tables.tex": render_latex(content).encode(errors="backslashreplace"),
-        "table.csv": store.table(source.records)
+        "table.csv": csv_frame(store.table(source.records))
         .to_csv(index=False, lineterminator="\n")
         .encode(errors="backslashreplace"),
     }
