@@ -10,6 +10,7 @@ import codecs
 import faulthandler
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from bench.plain_text import printable
 _TOLD = 10_000  # characters that a process's output is passed on of
 _KEPT = 2_000  # characters of its end that a record of its failure holds
 _BLOCK = 1 << 16
+_MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)  # a fault's last line, hundreds of names
 _ASKED = signal.SIGUSR1  # makes a cell's process print where it is
 
 
@@ -46,10 +48,10 @@ class Output:
         except OSError:
             data = b""
         self.open = bool(data)
-        text = self._decoder.decode(data, final=not data)
+        text = _MODULES.sub("", self._decoder.decode(data, final=not data))
         self._last = (self._last + text)[-4 * _KEPT :]
         *lines, self._line = (self._line + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        self._line = self._line[-_TOLD:]
+        self._line = self._line[:_TOLD]
         for line in lines if self.open else [*lines, self._line]:
             self._tell(printable(line))
 
