@@ -40,9 +40,10 @@ def main(matrix: str, kills: int, seed: int) -> dict[str, Any]:
                     os.kill(pid, signal.SIGKILL)
                     left[0] -= 1
 
-        timer = threading.Timer(randomly.choice((0.05, 0.3, 1.0)) * randomly.random(), kill)
-        timer.daemon = True
-        timer.start()
+        if randomly.random() < 0.6:
+            timer = threading.Timer(randomly.choice((0.05, 0.3, 1.0)) * randomly.random(), kill)
+            timer.daemon = True
+            timer.start()
         return connection, item
 
     local._start = watched

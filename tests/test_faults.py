@@ -22,6 +22,7 @@ from baselines.errors import UserError
 from bench import artifacts, durable, store
 from bench.record import Record
 from bench.runner import locked
+from tests.command import trilemma_here
 from tests.crashing import dies_at
 from tests.test_run import MATRIX, ROOT, environment, trilemma
 from tests.test_store import make
@@ -173,7 +174,7 @@ def check_killed(told: dict[str, Any], kills: int) -> None:
     assert told["lost"] == []
     assert any("SIGKILL" in error for error in told["failed"]), "the premise: cells were killed while they ran"
     assert set(told["last"].values()) == {"ok"}
-    assert len(told["last"]) == 12
+    assert len(told["last"]) == 10, "all of the matrix"
     assert told["problems"] == []
 
 
@@ -408,7 +409,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow)]
+)
 def test_sigterm_ends_all_processes_loses_nothing_and_says_how_to_go_on(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
@@ -436,7 +439,7 @@ def test_sigterm_ends_all_processes_loses_nothing_and_says_how_to_go_on(
         time.sleep(0.05)
     assert not any(map(alive, children))
     loaded = store.load(results)
-    assert set(loaded.records) >= set(finished) if False else all(record in loaded.records for record in finished)
+    assert all(record in loaded.records for record in finished)
     assert {record.status for record in loaded.records} == {"ok"}, "a cell that was stopped has not failed"
     assert loaded.problems == ()
     assert not (results / ".spare").exists()
@@ -479,8 +482,7 @@ def test_models_that_misbehave_are_readable_records_and_the_others_are_measured(
     for what in kinds:
         (tmp_path / f"{what}.py").write_text(ODD.replace("{what}", what))
         models += f'[[models]]\nmodel = "{what}"\nimages = 64\n'
-    limits = "time_limit_s = 25.0\nmemory_limit_mb = 1500\nmodels_are_below = true\n"
-    limits = limits.replace("models_are_below = true\n", "")
+    limits = "time_limit_s = 15.0\nmemory_limit_mb = 1500\n"
     (tmp_path / "mine.toml").write_text(limits + MATRIX.partition("[[models]]")[0] + models)
     done = trilemma(tmp_path, "run", "mine.toml", "--jobs", "5")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -497,7 +499,7 @@ def test_models_that_misbehave_are_readable_records_and_the_others_are_measured(
     }
     assert "SIGSEGV" in found["segfaults"].error
     assert "segfaults.py" in found["segfaults"].error
-    assert "longer than its limit of 25 s" in found["hangs"].error
+    assert "longer than its limit of 15 s" in found["hangs"].error
     assert "hangs.py" in found["hangs"].error
     assert "more than its limit of 1,500 MiB" in found["eats"].error
     assert found["raises"].error.startswith("RuntimeError: red? <script>alert(1)</script> ?back")
@@ -507,14 +509,20 @@ def test_models_that_misbehave_are_readable_records_and_the_others_are_measured(
         assert len(stream) < 60_000
     page = (tmp_path / "reports" / "mine" / "index.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page
-    assert "longer than its limit of 25 s" in page
+    assert "longer than its limit of 15 s" in page
 
 
 def test_a_memory_limit_of_the_command_line_stands_in_for_the_matrix_s(tmp_path: Path) -> None:
-    done = trilemma(tmp_path, "run", "smoke", "--model", "histogram", "--memory-limit", "1", "--results", "r")
+    (tmp_path / "mine.toml").write_text("memory_limit_mb = 100_000\n" + MATRIX.partition("[[models]]")[0])
+    done = trilemma_here(tmp_path, "run", "mine.toml", "--memory-limit", "1")
     assert done.returncode == 1
     assert "more than its limit of 1 MiB" in done.stdout
-    assert trilemma(tmp_path, "run", "smoke", "--memory-limit", "0").returncode == 2
+    assert {record.status for record in store.load(tmp_path / "results" / "mine").records} == {"failed"}
+    assert trilemma_here(tmp_path, "run", "mine.toml", "--memory-limit", "0").returncode == 2
+    (tmp_path / "mine.toml").write_text("memory_limit_mb = 0\n")
+    done = trilemma_here(tmp_path, "run", "mine.toml")
+    assert done.returncode == 2
+    assert "memory_limit_mb" in done.stderr
 
 
 # Clocks
