@@ -65,11 +65,12 @@ def spare_room(results: Path) -> Iterator[None]:
     path = results / _SPARE
     try:
         with open(path, "wb") as file:
-            file.write(bytes(_SPARE_BYTES))  # a hole would hold nothing
+            file.write(os.urandom(_SPARE_BYTES))  # zeros might be kept as a hole, which holds nothing
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         raise UserError(
             f"results folder {results}: expected at least {_SPARE_BYTES >> 20} MiB free, got: "
             f"{error.strerror or error}; make room, or choose another with --results DIR"
