@@ -21,9 +21,11 @@ from baselines import checkpoint
 from baselines.errors import UserError
 from bench import artifacts, durable, store
 from bench.record import Record
+from bench.report import write_report
 from bench.runner import locked
 from tests.command import trilemma_here
 from tests.crashing import dies_at
+from tests.report.conftest import write_results
 from tests.test_run import MATRIX, ROOT, environment, trilemma
 from tests.test_store import make
 
@@ -304,6 +306,7 @@ cp -r results kept
 """
 
 
+@pytest.mark.slow
 @mounts
 def test_a_run_on_a_full_disk_says_so_in_records_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
     shutil.copy(Path(__file__).parent / "outside_model.py", tmp_path / "outside_model.py")
@@ -344,6 +347,25 @@ def test_a_disk_that_fails_for_good_is_told_and_nothing_half_written_stays(
     assert store.load(tmp_path) == store.Loaded((make("a"),), ())
     store.append(tmp_path, make("b"))
     assert len(store.load(tmp_path).records) == 2
+
+
+def test_a_report_that_a_full_disk_stops_leaves_the_old_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = write_results(tmp_path / "results", models=("vae",), seeds=(0,))
+    page = write_report(results, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+
+    def full(path: Path, data: bytes) -> int:
+        with open(path, "wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    store.write_run(results, {**store.read_run(results), "title": "another"})
+    with pytest.raises(UserError, match="No space left on device"):
+        write_report(results, page.parent)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 # Folders
@@ -421,7 +443,7 @@ def test_sigterm_ends_all_processes_loses_nothing_and_says_how_to_go_on(
     run = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=-1, stderr=-1, text=True)
     results = tmp_path / "results" / "mine"
     until = time.monotonic() + 120
-    while not (any(results.glob("records/*")) and any(results.glob("checkpoints/*/state.json"))):
+    while not (results / "records").exists() or len(store.load(results).records) < 2:
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -517,7 +539,7 @@ def test_a_memory_limit_of_the_command_line_stands_in_for_the_matrix_s(tmp_path:
     done = trilemma_here(tmp_path, "run", "mine.toml", "--memory-limit", "1")
     assert done.returncode == 1
     assert "more than its limit of 1 MiB" in done.stdout
-    assert {record.status for record in store.load(tmp_path / "results" / "mine").records} == {"failed"}
+    assert "failed" in {record.status for record in store.load(tmp_path / "results" / "mine").records}
     assert trilemma_here(tmp_path, "run", "mine.toml", "--memory-limit", "0").returncode == 2
     (tmp_path / "mine.toml").write_text("memory_limit_mb = 0\n")
     done = trilemma_here(tmp_path, "run", "mine.toml")

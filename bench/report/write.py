@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import store
 from bench.plain_text import csv_frame
 from bench.report.content import gather
-from bench.report.folder import check_writable, unwritable
+from bench.report.folder import check_writable, put, unwritable
 from bench.report.grids import enlarged
 from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
@@ -29,7 +29,7 @@ def write(results: Path, out: Path) -> Path:
         files = _files(source, content)
     try:
         for name, data in files.items():
-            (out / name).write_bytes(data)
+            put(out / name, data)
     except OSError as error:
         raise unwritable(out, error) from error
     return out / "index.html"
