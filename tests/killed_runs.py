@@ -1,7 +1,8 @@
 """Runs a matrix again and again in one process while its cells are killed at random; prints what came of it as JSON.
 
-    python -m tests.killed_runs MATRIX KILLS SEED
+    python -m tests.killed_runs MATRIX KILLS SEED SEEDS
 
+The matrix is run with seeds 0 to SEEDS - 1; when all is done and not enough was killed, with one more.
 Each cell's process is sent SIGKILL after a random time, shorter or longer than it lives. Afterwards nothing is killed.
 """
 
@@ -23,7 +24,7 @@ from bench import store
 from bench.executors import local
 
 
-def main(matrix: str, kills: int, seed: int) -> dict[str, Any]:
+def main(matrix: str, kills: int, seed: int, seeds: int) -> dict[str, Any]:
     """Until so many have been killed, run; then once more in peace."""
     start = local._start
     left = [kills]
@@ -51,11 +52,11 @@ def main(matrix: str, kills: int, seed: int) -> dict[str, Any]:
     finished: dict[str, Any] = {}
     lost: list[str] = []
     rounds = 0
-    while rounds < 20 * kills:
+    while rounds < 20 * kills + 1:
         peace = left[0] <= 0
         if peace:
             local._start = start
-        frame = bench.run(matrix)
+        frame = bench.run(matrix, seeds=list(range(seeds)))
         rounds += 1
         found = {record.key: record for record in store.load(results).records}
         lost += [key for key, record in finished.items() if found.get(key) != record]
@@ -63,10 +64,12 @@ def main(matrix: str, kills: int, seed: int) -> dict[str, Any]:
         phases.update(record.error.splitlines()[0] for record in frame.attrs["failed"])
         if peace:
             break
+        seeds += not frame.attrs["failed"]
     last = store.load(results)
     return {
         "killed": kills - left[0],
         "rounds": rounds,
+        "seeds": seeds,
         "lost": lost,
         "failed": dict(phases),
         "last": {record.cell.label(): record.status for record in last.records},
@@ -81,4 +84,4 @@ def main(matrix: str, kills: int, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(main(sys.argv[1], *map(int, sys.argv[2:5]))))
