@@ -521,6 +521,7 @@ def test_models_that_misbehave_are_readable_records_and_the_others_are_measured(
     }
     assert "SIGSEGV" in found["segfaults"].error
     assert "segfaults.py" in found["segfaults"].error
+    assert "Extension modules" not in found["segfaults"].error + done.stderr
     assert "longer than its limit of 15 s" in found["hangs"].error
     assert "hangs.py" in found["hangs"].error
     assert "more than its limit of 1,500 MiB" in found["eats"].error

@@ -10,7 +10,6 @@ import codecs
 import faulthandler
 import io
 import os
-import re
 import signal
 import sys
 import time
@@ -24,7 +23,7 @@ from bench.plain_text import printable
 _TOLD = 10_000  # characters that a process's output is passed on of
 _KEPT = 2_000  # characters of its end that a record of its failure holds
 _BLOCK = 1 << 16
-_MODULES = re.compile(r"^Extension modules: .*\n?", re.MULTILINE)  # a fault's last line, hundreds of names
+_MODULES = "Extension modules: "  # the last line of a fault, hundreds of names
 _ASKED = signal.SIGUSR1  # makes a cell's process print where it is
 
 
@@ -48,12 +47,11 @@ class Output:
         except OSError:
             data = b""
         self.open = bool(data)
-        text = _MODULES.sub("", self._decoder.decode(data, final=not data))
-        self._last = (self._last + text)[-4 * _KEPT :]
+        text = self._decoder.decode(data, final=not data)
         *lines, self._line = (self._line + text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
         self._line = self._line[:_TOLD]
-        for line in lines if self.open else [*lines, self._line]:
-            self._tell(printable(line))
+        for line in lines:
+            self._tell(line)
 
     def drain(self, seconds: float) -> None:
         """Read on until it ends, or so long."""
@@ -67,17 +65,21 @@ class Output:
         for _ in range(16):  # a pipe holds no more, but it may be filled again and again
             if self.open:
                 self.take()
-        self._tell(printable(self._line))
+        self._tell(self._line)
         self._line, self.open = "", False
         self.connection.close()
 
     @property
     def told(self) -> str:
         """The last that it printed, for the record of a failure; empty if nothing."""
-        text = "\n".join(printable(line) for line in self._last.replace("\r", "\n").split("\n")).strip()
+        text = (self._last if self._line.startswith(_MODULES) else self._last + printable(self._line)).strip()
         return f"\n\nThe last that it printed:\n{text[-_KEPT:]}" if text else ""
 
     def _tell(self, line: str) -> None:
+        if line.startswith(_MODULES):
+            return
+        line = printable(line)
+        self._last = f"{self._last}{line}\n"[-_KEPT:]
         if self._left <= 0 or not line.strip():
             return
         text = line[: self._left]
