@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ FAMILIES = ("autoencoders", "gans", "autoregressive", "flows", "diffusion", "ref
 ENTRY_POINT_GROUP = "trilemma.models"
 
 _ROOT = Path(__file__).parent
+_SPEAKS_OF_MODEL = re.compile(rb"\bMODEL\b")
 _DECLARES_MODEL = re.compile(r"^MODEL\b", re.MULTILINE)
 
 
@@ -61,7 +63,27 @@ def load(name: str) -> Entry:
         module_name = built_in[name]
         return Entry(name, module_name.split(".")[1], module_name, _declared(importlib.import_module(module_name)))
     module_name = _installed().get(name, name)
+    _refuse_other_code(module_name)
     return Entry(name, "external", module_name, _declared(import_user_module(module_name, f"model {name!r}", names())))
+
+
+def _refuse_other_code(module_name: str) -> None:
+    """Import no file that speaks of no MODEL: a matrix of a stranger's may name any module there is.
+
+    Raises:
+        UserError: if there is such a file.
+    """
+    try:
+        spec = None if module_name.endswith(".py") else importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        return  # which the import itself tells in full
+    path = Path(module_name) if spec is None else Path(spec.origin or "")
+    if spec is not None and path.suffix != ".py":  # compiled, built in, or a folder
+        raise UserError(f"{module_name}: expected a Python file that ends with MODEL = Model(...), got {spec.origin}")
+    if path.suffix == ".py" and path.is_file() and not _SPEAKS_OF_MODEL.search(path.read_bytes()):
+        raise UserError(
+            f"{module_name}: expected it to end with MODEL = Model(...), got {path} without any MODEL; not imported"
+        )
 
 
 def _declared(module: ModuleType) -> Model:

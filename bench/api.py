@@ -57,6 +57,7 @@ def run(
     within: str | float | None = None,
     tensorboard: Path | str | None = None,
     mlflow: str | None = None,
+    memory_limit_mb: int | None = None,
 ) -> pd.DataFrame:
     """Run a matrix, keep its records, and return every measurement in its results folder, one a row.
 
@@ -82,6 +83,7 @@ def run(
             and what it does not suffice for is in `frame.attrs["left"]`.
         tensorboard: a folder for event files, written while training (extra `tensorboard`).
         mlflow: address of a tracking store that curves are told to while training (extra `mlflow`).
+        memory_limit_mb: MiB of main memory that a cell may take, instead of the matrix's; a cell that takes more fails.
 
     Raises:
         UserError: for bad input, with what was expected, what was got and what to do.
@@ -105,6 +107,7 @@ def run(
             None if within is None else seconds(str(within)),
             _path("tensorboard", tensorboard),
             mlflow,
+            memory_limit_mb,
         ),
         Console(stderr=True),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from baselines.checkpoint import write_atomically
 from baselines.contract import Strip
+from bench import durable
 from bench.record import Artifact
 
 
@@ -52,8 +53,11 @@ def is_whole(results: Path, artifact: Artifact) -> bool:
 
 
 def _read(results: Path, artifact: Artifact) -> bytes | None:
+    path = results / "artifacts" / Path(artifact.path).name
     try:
-        data = (results / "artifacts" / Path(artifact.path).name).read_bytes()
+        if not durable.is_inside(path, results) or not path.is_file():
+            return None
+        data = path.read_bytes()
     except OSError:
         return None
     return data if hashlib.sha256(data).hexdigest() == artifact.sha256 else None
@@ -65,4 +69,5 @@ def _save(results: Path, role: str, data: bytes, ending: str) -> Artifact:
     artifact = Artifact(role, path.as_posix(), digest)
     if not is_whole(results, artifact):
         write_atomically(results / path, data)
+        durable.sync_folder((results / path).parent)
     return artifact

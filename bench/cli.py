@@ -19,7 +19,8 @@ from rich.text import Text
 from baselines.errors import UserError
 from baselines.types import Budget
 from bench import __version__, cli_compare, cli_evaluate, cli_gate, cli_show, cli_train
-from bench.cli_common import overrides, stoppable
+from bench.cli_common import exit_status, overrides, stoppable
+from bench.plain_text import printable
 from bench.progress import duration
 from bench.record import Record
 from bench.variants import told_apart
@@ -110,6 +111,9 @@ def run(
     mlflow: Annotated[
         str | None, typer.Option(help="Tell curves to this tracking store while training (extra mlflow).")
     ] = None,
+    memory_limit: Annotated[
+        int | None, typer.Option(min=1, metavar="MIB", help="Main memory of a cell; one that takes more fails.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be done, and how long it may take.")] = False,
 ) -> None:
     """Train and measure the cells of a matrix."""
@@ -137,6 +141,7 @@ def run(
         None if within is None else api.seconds(within),
         tensorboard,
         mlflow,
+        memory_limit,
     )
     if dry_run:
         _print_plan(api.forecast(options), console)
@@ -162,7 +167,7 @@ def _tell_failed(failed: Sequence[Record], console: Console) -> None:
     console.print(f"\n{len(failed)} cells failed:", style="bold red")
     for record, variant in zip(failed, told_apart([record.cell for record in failed]), strict=True):
         first = record.error.splitlines()[0] if record.error else record.status
-        console.print(f"  {record.cell.label(variant)}: {first}", markup=False, soft_wrap=True)
+        console.print(f"  {printable(f'{record.cell.label(variant)}: {first}')}", markup=False, soft_wrap=True)
     again = shlex.join(["trilemma", "run", *sys.argv[2:]])
     console.print(f"Run it again to retry only these: {again}", markup=False, soft_wrap=True)
 
@@ -172,7 +177,7 @@ def _tell_left(left: Sequence[str], within: str | None, console: Console) -> Non
         return
     console.print(f"\n{len(left)} cells are left, for which {within} did not suffice:", style="bold yellow")
     for label in left:
-        console.print(f"  {label}", markup=False, soft_wrap=True)
+        console.print(f"  {printable(label)}", markup=False, soft_wrap=True)
     again = shlex.join(["trilemma", "run", *sys.argv[2:]])
     console.print(f"Run it again to go on: {again}", markup=False, soft_wrap=True)
 
@@ -246,7 +251,7 @@ app.command(name="show", help=cli_show.HELP)(cli_show.show)
 def _print_plan(plan: DryRun, console: Console) -> None:
     table = Table("cell", "budget", "state", "time")
     for row in plan.rows:
-        table.add_row(*(Text(row[name]) for name in ("cell", "budget", "state", "time")))
+        table.add_row(*(Text(printable(row[name])) for name in ("cell", "budget", "state", "time")))
     console.print(table)
     cells = [row for row in plan.rows if not row["state"].startswith("left out")]
     waiting = sum(row["state"] != "done" for row in cells)
@@ -285,10 +290,10 @@ def main() -> None:
             if ranks.rank:
                 sys.exit(ranks.help_out())
             app(standalone_mode=True, obj=ranks)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        sys.exit(exit_status(stop))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import typer
@@ -14,12 +17,39 @@ from baselines.errors import UserError
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C ends the run and says how it goes on."""
+    """Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) end the run alike, and it says how it goes on."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody set them
+        kept = (signal.SIG_IGN, None)  # nohup, or a handler of another language
+        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) not in kept}
+    for number in before:
+        signal.signal(number, _stop)
     try:
         yield
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        with suppress(OSError):  # the terminal may be gone
+            print("\nstopped; the same command goes on from here", file=sys.stderr)
+        raise typer.Exit(exit_status(stop)) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal asked this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Terminated(number)
+
+
+def exit_status(stop: KeyboardInterrupt) -> int:
+    """As a shell counts: 128 and the signal's number; 130 for Ctrl-C, 143 for SIGTERM."""
+    return 128 + (stop.number if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 def overrides(settings: list[str], models: list[str]) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from baselines.config import nearest
 from baselines.errors import UserError
+from bench.plain_text import csv_frame, printable
 from bench.record import Record
 
 HELP = """Show the records of a results folder.
@@ -79,7 +80,7 @@ def show(
         assert out is not None
         query.write_parquet(store.frame(answer.records), out)
     elif how == "csv":
-        _write(store.frame(answer.records).to_csv(index=False), out)
+        _write(csv_frame(store.frame(answer.records)).to_csv(index=False), out)
     else:
         _write(_lines(answer.records), out)
 
@@ -99,7 +100,7 @@ def _format(named: str | None, as_json: bool, as_csv: bool) -> str | None:
 
 def _tell(problems: Sequence[str]) -> None:
     for problem in problems:
-        print(f"note: {problem}", file=sys.stderr)
+        print(f"note: {printable(problem)}", file=sys.stderr)
 
 
 def _lines(records: Sequence[Record]) -> str:

@@ -28,6 +28,7 @@ class Setup:
     timed_seeds: int | None = None
     side_by_side: int = 1  # trainings at a time
     time_limit_s: float = 3600.0
+    memory_limit_mb: int | None = None  # MiB of main memory that a cell may take; None: any
     tensorboard: Path | None = None  # folder of event files, written while training
     mlflow: str | None = None  # address of the store that curves are told to while training
 

@@ -123,6 +123,7 @@ class Matrix(_Strict):
     seeds: _Some[int] = [0]
     images: int = Field(default=400_000, ge=1)  # budget of a model that names none
     time_limit_s: float = Field(default=3600.0, gt=0)  # of one cell
+    memory_limit_mb: int | None = Field(default=None, ge=1)  # MiB of main memory that a cell may take; None: any
     measure: Measure = Measure()
     models: list[ModelSpec] = []
 

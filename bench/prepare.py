@@ -15,6 +15,7 @@ from bench import provenance
 from bench.device import usable_device
 from bench.executors.cluster import Cluster
 from bench.executors.executor import Executor, Local
+from bench.executors.guard import can_watch_memory
 from bench.job import Setup
 from bench.left_out import available, fitting
 from bench.plan import check_likelihoods, forget_opened
@@ -43,6 +44,7 @@ class Options:
     within_s: float | None = None  # for the whole run
     tensorboard: Path | None = None
     mlflow: str | None = None
+    memory_limit_mb: int | None = None  # instead of the matrix's
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ def opened(options: Options) -> Iterator[tuple[Executor, str]]:
     yield Local(options.jobs or (1 if device == "cuda" else provenance.cores())), device
 
 
+def _watchable(limit: int | None, executor: str) -> int | None:
+    if limit is not None and limit < 1:
+        raise UserError(f"--memory-limit: expected at least 1 MiB, got {limit}")
+    if limit is not None and executor == "local" and not can_watch_memory():
+        raise UserError(
+            "memory limit: this system does not tell what memory a process takes (Linux does); leave it out"
+        )
+    return limit
+
+
 def prepare(options: Options, device: str, side_by_side: int) -> Prepared:
     forget_opened()
     name, content = matrices.load(options.matrix)
@@ -100,6 +112,7 @@ def prepare(options: Options, device: str, side_by_side: int) -> Prepared:
         timed_seeds=measure.timed_seeds,
         side_by_side=side_by_side,
         time_limit_s=content.time_limit_s,
+        memory_limit_mb=_watchable(options.memory_limit_mb or content.memory_limit_mb, options.executor),
         tensorboard=options.tensorboard,
         mlflow=options.mlflow,
     )

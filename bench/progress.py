@@ -6,7 +6,10 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from bench.plain_text import printable
 
 _LINE_EVERY_S = 10.0
 
@@ -66,8 +69,8 @@ class Display:
             state += f"  {rate:,.0f} {unit}  {duration((total - done) / rate)} left"
         if self.live:
             if label not in self.tasks:
-                self.tasks[label] = self.bars.add_task(label, total=1, state="")
-            self.bars.update(self.tasks[label], total=max(total, 1), completed=done, state=state)
+                self.tasks[label] = self.bars.add_task(escape(printable(label)), total=1, state="")
+            self.bars.update(self.tasks[label], total=max(total, 1), completed=done, state=escape(printable(state)))
         elif now - self.last_line.get(label, self.started) > _LINE_EVERY_S:
             self.last_line[label] = now
             self._line(f"{label}: {state}")
@@ -84,4 +87,4 @@ class Display:
     def _line(self, text: str) -> None:
         elapsed = duration(time.monotonic() - self.started)
         console = self.bars.console if self.live else self.console
-        console.print(f"{elapsed:>7}  {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{elapsed:>7}  {printable(text)}", markup=False, highlight=False, soft_wrap=True)

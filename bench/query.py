@@ -17,6 +17,7 @@ from rich.text import Text
 from baselines.config import nearest
 from baselines.errors import UserError
 from bench import store
+from bench.plain_text import printable
 from bench.record import Record
 
 FORMATS = ("table", "csv", "json", "parquet")
@@ -151,10 +152,12 @@ def rich_table(rows: pd.DataFrame, columns: Sequence[str], asked: Sequence[str] 
         if name not in rows:
             raise UserError(f"--columns: no column {name!r}{_known(name, rows)}")
         table.add_column(
-            Text(name), justify="right" if pd.api.types.is_numeric_dtype(rows[name]) else "left", overflow="fold"
+            Text(printable(name)),
+            justify="right" if pd.api.types.is_numeric_dtype(rows[name]) else "left",
+            overflow="fold",
         )
     for row in rows[shown].itertuples(index=False):
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(printable(_cell(value))) for value in row))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from baselines.errors import UserError
-from bench import provenance, store
+from bench import durable, provenance, store
 from bench.allowance import Allowance, rounds_of
 from bench.estimates import Estimator, past_records
 from bench.executors.executor import Executor
 from bench.executors.local import Outcome
 from bench.job import Job, Setup
 from bench.matrix import Wanted
+from bench.plain_text import printable
 from bench.plan import Todo, Training, families_table, lacks_files, plan, stale_jobs, what_is_left
 from bench.progress import Display, duration
 from bench.record import Record
@@ -72,7 +74,7 @@ def run_matrix(
         trainings = plan(selected, setup, teachers)
         loaded = store.load(setup.results)
         for problem in loaded.problems:
-            console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+            console.print(f"note: {printable(problem)}", style="yellow", markup=False, soft_wrap=True)
         records = {record.key: record for record in loaded.records}
         todo = what_is_left(trainings, records)
         for note in todo.notes:
@@ -291,10 +293,10 @@ def _is_extra(record: Record, trainings: Sequence[Training], missing: Collection
 
 @contextmanager
 def locked(results: Path) -> Iterator[None]:
-    """Hold the results folder, so that two runs never train the same cell twice.
+    """Hold the results folder, so that two runs never train the same cell twice, and see that it can be written.
 
     Raises:
-        UserError: if it is in use or cannot be written.
+        UserError: if it is in use, cannot be written, or has no room.
     """
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -305,10 +307,15 @@ def locked(results: Path) -> Iterator[None]:
         ) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(handle)
-        raise UserError(f"results folder {results}: another run is using it; wait, or choose --results DIR") from None
+        busy = error.errno in (errno.EAGAIN, errno.EACCES)
+        why = "another run is using it; wait" if busy else f"its file system knows no locks ({error.strerror})"
+        raise UserError(f"results folder {results}: {why}, or choose --results DIR") from None
     try:
-        yield
+        durable.check_writable(results)
+        durable.sweep(results)
+        with durable.spare_room(results):
+            yield
     finally:
         os.close(handle)

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench import durable
+
 _OWN: dict[tuple[str, int], Path] = {}
 """(folder, process id) -> the shard this process writes; the id keeps a forked child out of its parent's."""
 
@@ -37,6 +39,7 @@ def own(folder: Path) -> Path:
                 os.close(os.open(shard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
             except FileExistsError:
                 continue
+            durable.sync_folder(folder)
             _OWN[mine] = shard
             return shard
 

@@ -11,7 +11,7 @@ import marshal
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from baselines.errors import UserError
-from bench import shards
+from bench import durable, shards
 from bench.migrations import migrated
 from bench.record import SCHEMA, Record, Status
 
@@ -48,7 +48,7 @@ def append(folder: Path, record: Record) -> Path:
 
     Raises:
         ValueError: if a number is NaN or infinite; the message names it.
-        UserError: if the folder cannot be written (read-only, full).
+        UserError: if the folder cannot be written (read-only, full); nothing of the record is in it then.
     """
     plain = record.as_json()
     _refuse_nonfinite(plain, record.cell.label())
@@ -59,8 +59,13 @@ def append(folder: Path, record: Record) -> Path:
             if not _ends_on_fresh_line(shard):
                 line = "\n" + line  # what a killed writer left behind stays a line of its own
             # half a surrogate pair, as in a file name that is no UTF-8, becomes its JSON escape
-            _write_all(file.fileno(), line.encode(errors="backslashreplace"))
-            os.fsync(file.fileno())
+            data = line.encode(errors="backslashreplace")
+            try:
+                _write_whole(file.fileno(), data)
+            except OSError as error:
+                if not durable.give_room(Path(folder), error):
+                    raise
+                _write_whole(file.fileno(), data)
     except OSError as error:
         raise UserError(
             f"results: cannot write a record in {folder}: {error.strerror or error}; "
@@ -89,6 +94,9 @@ def load(folder: Path) -> Loaded:
     contested, same = set[str](), dict[bytes, Any]()
     with _no_collection():
         for shard in paths:
+            if not durable.is_inside(shard, folder) or not shard.is_file():
+                problems.append(f"records/{shard.name}: skipped, no file of this folder")
+                continue
             for number, line in enumerate(shard.read_bytes().split(b"\n"), start=1):
                 if not line.strip():
                     continue
@@ -214,7 +222,10 @@ def write_run(folder: Path, info: Mapping[str, Any]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(passing, path)
+        durable.sync_folder(path.parent)
     except OSError as error:
+        with suppress(OSError):
+            passing.unlink(missing_ok=True)
         raise UserError(f"results: cannot write {path}: {error.strerror or error}") from error
     return path
 
@@ -248,9 +259,17 @@ def _ends_on_fresh_line(shard: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+def _write_whole(descriptor: int, data: bytes) -> None:
+    """All of it, or nothing: what a full disk cuts short is taken back."""
+    before = os.fstat(descriptor).st_size
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(descriptor, before)
+        raise
 
 
 def _parse(line: bytes, place: str, same: dict[bytes, Any]) -> Record:

@@ -5,10 +5,10 @@ Only here is anything trained.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from baselines.given import Requests
 from baselines.noise import derive_seed
 from baselines.sharing import ALONE, Team
 from baselines.types import Progress
-from bench import provenance
+from bench import durable, provenance
 from bench.artifacts import is_whole, load_images, save_images, save_json, save_strip
 from bench.families import measure_families, open_extractor
 from bench.illustrating import illustrate
@@ -113,7 +113,7 @@ class _Cell:
 
     def __post_init__(self) -> None:
         setup, cell = self.job.setup, self.job.cell
-        self.began = datetime.now(UTC)
+        self.began = time.monotonic()
         self.dataset, _ = open_dataset(cell.dataset, setup.data_dir)
         self.model = self._build(cell)
         self.task = registry.load(cell.model).model.task
@@ -186,6 +186,8 @@ class _Cell:
             return plain
         about = {"model": cell.model, "dataset": cell.dataset, "seed": cell.seed, "config": dict(cell.config)}
         checkpoint.save(folder, "model", self.model.state_dict(), {"state": plain, **about})
+        for place in (folder, folder.parent):
+            durable.sync_folder(place)  # before what training would go on from is deleted
         checkpoint.remove(folder, "state")
         return plain
 
@@ -314,7 +316,7 @@ class _Cell:
         about: dict[str, Any],
     ) -> Record:
         job = self.job
-        spent = (datetime.now(UTC) - self.began).total_seconds()
+        spent = time.monotonic() - self.began
         threads = 1 if job.cell.draw is None or not job.timed else job.setup.threads
         origin = {**provenance.collect(job.setup.device), "threads": threads, "cell_s": round(spent, 2), **about}
         for m in measured:

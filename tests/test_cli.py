@@ -101,9 +101,9 @@ def test_a_draw_that_cannot_be_made_is_refused_before_any_training(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("import not_there", "imports 'not_there', which is not installed"),
-        ("x = 1\ndef broken(:", "mine.py:2: invalid syntax"),
-        ("x = 1\n\nraise ValueError('no')", "mine.py:3: ValueError: no"),
+        ("import not_there  # by MODEL", "imports 'not_there', which is not installed"),
+        ("x = 1\ndef broken(:  # MODEL", "mine.py:2: invalid syntax"),
+        ("x = 1\n\nraise ValueError('no')  # no MODEL", "mine.py:3: ValueError: no"),
         ("x = 1", "expected it to end with MODEL = Model(...)"),
     ],
 )

@@ -44,4 +44,6 @@ class Local:
         self, pairs: Sequence[Pair], alone: bool, time_limit_s: float, on_progress: OnProgress
     ) -> Iterator[Outcome[Pair]]:
         """See `Executor`."""
-        return run_jobs(pairs, run_job, 1 if alone else self.side_by_side, time_limit_s, on_progress)
+        slots = 1 if alone else self.side_by_side
+        memory_mb = pairs[0][0].setup.memory_limit_mb if pairs else None
+        return run_jobs(pairs, run_job, slots, time_limit_s, on_progress, memory_mb)

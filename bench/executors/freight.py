@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from bench import durable
 from bench.job import Job
 from bench.record import Record
 
@@ -75,7 +76,10 @@ class Unpacker:
             os.fsync(file.fileno())
         goal = self.results.joinpath(*parts)
         goal.parent.mkdir(parents=True, exist_ok=True)
+        if not durable.is_inside(goal.parent, self.results):
+            raise ValueError(f"expected a file in {self.results}, got {piece.path!r}, which a link leads out of it")
         self._passing.replace(goal)
+        durable.sync_folder(goal.parent)
         if parts[0] == "checkpoints" and goal.suffix == ".json":
             _tidy(goal)
 

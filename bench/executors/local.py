@@ -1,9 +1,8 @@
-"""Runs each job in a process of its own on this machine, some side by side, each with a time limit."""
+"""Runs each job in a process of its own on this machine, some side by side, each within limits of time and memory."""
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -14,8 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Literal, TypeVar
+
+from bench.executors.guard import Output, ask_where, end_group, end_own_group, memory_bytes, settle
+from bench.plain_text import printable
 
 J = TypeVar("J")
 
@@ -41,7 +44,41 @@ class Outcome(Generic[J]):
 class _Running(Generic[J]):
     job: J
     process: BaseProcess
+    output: Output
     started: float
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self.process.pid is not None
+        return self.process.pid
+
+
+@dataclass(frozen=True)
+class _Limits:
+    seconds: float
+    memory_mb: int | None
+
+    @property
+    def poll_s(self) -> float:
+        """How often to look: memory can be taken at some GB a second."""
+        return 0.2 if self.memory_mb is None else 0.05
+
+    def exceeded(self, item: _Running[J]) -> Outcome[J] | None:
+        """The outcome of a job that has gone beyond a limit."""
+        seconds = time.monotonic() - item.started
+        if seconds > self.seconds:
+            ask_where(item.pid, item.output)
+            error = f"it took longer than its limit of {self.seconds:g} s"
+            return Outcome(item.job, "timeout", error=error + item.output.told, seconds=seconds)
+        if self.memory_mb is None:
+            return None
+        taken = memory_bytes(item.pid) / 2**20
+        if taken <= self.memory_mb:
+            return None
+        error = f"it took {taken:,.0f} MiB of main memory, more than its limit of {self.memory_mb:,} MiB"
+        error += " (memory_limit_mb of the matrix, or --memory-limit)"
+        return Outcome(item.job, "failed", error=error + item.output.told, seconds=seconds)
 
 
 def run_jobs(
@@ -50,40 +87,56 @@ def run_jobs(
     slots: int,
     time_limit_s: float,
     on_progress: Callable[[J, tuple[str, int, int]], None],
+    memory_limit_mb: int | None = None,
 ) -> Iterator[Outcome[J]]:
     """Run `target(job, send)` for every job, at most `slots` at a time, and yield outcomes as they come.
 
-    A job that raises, dies or outlasts its limit is an outcome like another; the rest goes on. Leaving the
-    iterator early kills what runs. `target` and its results must be importable and picklable.
+    A job that raises, dies or goes beyond a limit is an outcome like another; the rest goes on. What jobs print goes to
+    this process's standard error, cleaned and cut. Leaving the iterator early kills what runs. `target` and its results
+    must be importable and picklable.
+
+    memory_limit_mb: MiB of main memory that a job may take, with all it starts (`guard.memory_bytes`); None: any.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_WARM)
     queue, running = deque(jobs), dict[Connection, _Running[J]]()
+    limits = _Limits(time_limit_s, memory_limit_mb)
     try:
         while queue or running:
             while queue and len(running) < slots:
-                job = queue.popleft()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(target, job, theirs), daemon=True)
-                with _main_hidden():
-                    process.start()
-                theirs.close()
-                running[ours] = _Running(job, process, time.monotonic())
-            ready = [item for item in wait(list(running), timeout=0.2) if isinstance(item, Connection)]
-            for connection in ready:
+                connection, item = _start(context, target, queue.popleft())
+                running[connection] = item
+            printing = {item.output.connection: item.output for item in running.values() if item.output.open}
+            ready = wait([*running, *printing], timeout=limits.poll_s)
+            for output in (printing[c] for c in ready if isinstance(c, Connection) and c in printing):
+                output.take()
+            for connection in [c for c in ready if isinstance(c, Connection) and c in running]:
                 outcome = _receive(connection, running[connection], on_progress)
                 if outcome is not None:
                     _end(connection, running.pop(connection))
                     yield outcome
             for connection, item in list(running.items()):
-                if time.monotonic() - item.started > time_limit_s:
+                outcome = limits.exceeded(item)
+                if outcome is not None:
+                    item.process.kill()
                     _end(connection, running.pop(connection))
-                    yield Outcome(item.job, "timeout", error=f"it took longer than its limit of {time_limit_s:g} s")
+                    yield outcome
     finally:
         for item in running.values():
             item.process.kill()
         for connection, item in running.items():
             _end(connection, item)
+
+
+def _start(context: ForkServerContext, target: Callable[[J, Send], Any], job: J) -> tuple[Connection, _Running[J]]:
+    ours, theirs = context.Pipe(duplex=False)
+    output, printed = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(target, job, theirs, printed), daemon=True)
+    with _main_hidden():
+        process.start()
+    theirs.close()
+    printed.close()
+    return ours, _Running(job, process, Output(output), time.monotonic())
 
 
 def _receive(
@@ -94,7 +147,11 @@ def _receive(
         kind, content = connection.recv()
     except (EOFError, OSError):
         item.process.join(5)
-        return Outcome(item.job, "failed", error=_how_it_died(item.process.exitcode), seconds=seconds)
+        item.output.drain(0.3)
+        died = _how_it_died(item.process.exitcode) + item.output.told
+        return Outcome(item.job, "failed", error=died, seconds=seconds)
+    except Exception as error:  # a result or an error of a class that cannot be made again here
+        return Outcome(item.job, "failed", error=f"its result cannot be read: {printable(str(error))}", seconds=seconds)
     if kind == "progress":
         on_progress(item.job, content)
         return None
@@ -106,21 +163,24 @@ def _receive(
 def _end(connection: Connection, item: _Running[J]) -> None:
     connection.close()
     item.process.join(0.5)  # one that has sent its result is about to leave
+    end_group(item.pid)
     if item.process.is_alive():
         item.process.kill()
         item.process.join()
+    item.output.close()
 
 
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"the process was ended by {name}{hint}"
+        names = {number.value: number.name for number in signal.Signals}
+        name = names.get(-exitcode, f"signal {-exitcode}")
+        hints = {"SIGKILL": " (out of memory?)", "SIGSEGV": " (a segmentation fault)", "SIGXFSZ": " (a file too large)"}
+        return f"the process was ended by {name}{hints.get(name, '')}"
     return f"the process ended without a result (exit status {exitcode})"
 
 
-def _child(target: Callable[[J, Send], Any], job: J, connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def _child(target: Callable[[J, Send], Any], job: J, connection: Connection, output: Connection) -> None:
+    settle(output)
     threading.Thread(target=_follow_the_parent, daemon=True).start()
     last = [("", 0.0)]
 
@@ -135,7 +195,8 @@ def _child(target: Callable[[J, Send], Any], job: J, connection: Connection) -> 
         message = ("result", target(job, send))
     except BaseException as error:  # every end of a job is reported, then the process is gone
         trace = "".join(traceback.format_exception(error, limit=-6))
-        message = ("error", f"{_cut(f'{type(error).__name__}: {error}', 2_000)}\n\n{_cut(trace, 8_000)}")
+        first = _cut(f"{type(error).__name__}: {error}", 2_000)
+        message = ("error", printable(f"{first}\n\n{_cut(trace, 8_000)}"))
     with suppress(BrokenPipeError):  # nobody is left to tell
         connection.send(message)
         connection.close()
@@ -151,7 +212,7 @@ def _follow_the_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    end_own_group()
 
 
 @contextmanager

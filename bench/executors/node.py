@@ -89,7 +89,8 @@ def _watched(order: Order, folder: Path) -> Iterator[Message]:
 
     def work() -> None:
         try:
-            for outcome in run_jobs([order], _in_the_cells_process, 1, order.time_limit_s, lambda _, p: told.put(p)):
+            limits = order.time_limit_s, lambda _, progress: told.put(progress), job.setup.memory_limit_mb
+            for outcome in run_jobs([order], _in_the_cells_process, 1, *limits):
                 told.put(outcome)
         except Exception as error:  # no process could be started: an outcome as well, or the task would wait for ever
             told.put(Outcome(order, "failed", error=f"{type(error).__name__}: {error}"))

@@ -62,6 +62,8 @@ def read_artifact(folder: Path, artifact: Artifact) -> bytes:
     target = (inside / path).resolve()
     if path.is_absolute() or not target.is_relative_to(inside):
         raise UserError(f"artifact {artifact.path!r}: refused, its path leaves the results folder")
+    if target.exists() and not target.is_file():  # a pipe would be read for ever
+        raise UserError(f"artifact {artifact.path!r}: refused, it is no file")
     try:
         data = target.read_bytes()
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,20 @@ def check_writable(out: Path) -> None:
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise unwritable(out, error) from error
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write a file of the report, or leave the one that is there as it is.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    passing = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        passing.write_bytes(data)
+        passing.replace(path)
+    finally:
+        passing.unlink(missing_ok=True)
 
 
 def unwritable(out: Path, error: OSError) -> UserError:

@@ -13,6 +13,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from bench.plain_text import cell
 from bench.report.axes import Axes
 from bench.report.drawn import Data
 from bench.report.grouping import CHOSEN_TOLD
@@ -205,7 +206,7 @@ def numbers_told(picture: Picture) -> dict[str, str | int]:
 def csv_of(data: Data) -> str:
     """A figure's numbers as a CSV file."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([data.heads, *data.rows])
+    csv.writer(buffer, lineterminator="\n").writerows(map(cell, row) for row in [data.heads, *data.rows])
     return buffer.getvalue()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from baselines.errors import UserError
 from bench import store
+from bench.plain_text import printable
 from bench.record import Record
 
 FLOOR = "real"
@@ -96,16 +98,59 @@ def open_results(folder: Path) -> Source:
         raise UserError(f"{folder}: expected records to report, got {what}; run the matrix first: trilemma run")
     if place is not None:
         current.sort(key=lambda r: place[r.key])
+    current = _plain(current)
     return Source(
         folder=folder,
-        title=str(info.get("title") or info.get("matrix") or folder.resolve().name),
-        matrix=str(info.get("matrix") or folder.resolve().name),
+        title=printable(str(info.get("title") or info.get("matrix") or folder.resolve().name)),
+        matrix=printable(str(info.get("matrix") or folder.resolve().name)),
         records=tuple(current),
         stale=stale,
         problems=loaded.problems,
         models=_models(current, info.get("families")),
         missing=_missing(current, info.get("missing")),
     )
+
+
+@lru_cache(maxsize=10_000)
+def _is_plain(text: str) -> bool:
+    return printable(text) == text
+
+
+def _plain(records: list[Record]) -> list[Record]:
+    """The records without control characters in what figures and tables show: XML, so SVG, has no place for them."""
+    seen: dict[int, bool] = {}  # equal configs of records that were read are one object
+
+    def clean(value: Any) -> bool:
+        if isinstance(value, str):
+            return _is_plain(value)
+        if isinstance(value, Mapping):
+            return all(clean(k) and clean(v) for k, v in value.items())
+        return not isinstance(value, list | tuple) or all(map(clean, value))
+
+    def config(record: Record) -> bool:
+        place = id(record.cell.config)
+        if place not in seen:
+            seen[place] = clean(record.cell.config)
+        return seen[place]
+
+    def good(record: Record) -> bool:
+        cell, draw = record.cell, record.cell.draw
+        told = (cell.model, cell.dataset, *(() if draw is None else (draw.label(), draw.options)))
+        return config(record) and clean(told) and all(clean((m.metric, m.unit, m.note)) for m in record.measured)
+
+    return [record if good(record) else _cleaned(record) for record in records]
+
+
+def _cleaned(record: Record) -> Record:
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {clean(k): clean(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(item) for item in value]
+        return printable(value) if isinstance(value, str) else value
+
+    plain = Record.from_json(clean(record.as_json()))
+    return replace(plain, key=record.key, train_key=record.train_key, artifacts=record.artifacts)
 
 
 def _missing(records: list[Record], told: Any) -> tuple[str, ...]:
@@ -115,17 +160,18 @@ def _missing(records: list[Record], told: Any) -> tuple[str, ...]:
 
 def _models(records: list[Record], families: Any) -> dict[str, ModelInfo]:
     table = families if isinstance(families, Mapping) else {}
+    named = {printable(str(name)): entry for name, entry in table.items()}
     models: dict[str, ModelInfo] = {}
     for name in dict.fromkeys(r.cell.model for r in records):
-        entry = table.get(name)
+        entry = table.get(name) or named.get(name)
         entry = entry if isinstance(entry, Mapping) else {}
         family = str(entry.get("family", REFERENCES if name in _KNOWN_REFERENCES else "other"))
         if family == "reference":  # the package's folder is named in the singular
             family = REFERENCES
         models[name] = ModelInfo(
             name=name,
-            title=str(entry.get("title") or name),
+            title=printable(str(entry.get("title") or name)),
             family=family if family in FAMILIES else "other",
-            source=str(entry.get("source") or ""),
+            source=printable(str(entry.get("source") or "")),
         )
     return models

@@ -211,7 +211,7 @@ def label_points(
 @cache
 def text_width(text: str, size: float) -> float:
     """About how wide a text is, in points."""
-    return float(TextPath((0, 0), text, size=size).get_extents().width) + 2
+    return float(TextPath((0, 0), text.replace("$", "S"), size=size).get_extents().width) + 2
 
 
 class Box(NamedTuple):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from bench.plain_text import printable
 from bench.report.axes import Endpoints, axes, axes_told, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of
 from bench.report.exact_table import exact_table
@@ -38,38 +40,38 @@ def render(results: Path) -> Group:
         exact = exact_table(sheet)
         parts += [] if exact is None else [_plain(exact, dataset)]
         if axes_told(sheet):
-            parts += [Text(told, style="dim") for told in (*formulas(ends), *ends.missing())]
+            parts += [_text(told, style="dim") for told in (*formulas(ends), *ends.missing())]
         if any(unbeaten_fd(row, sheet) for row in sheet.rows if row.shown):
-            parts.append(Text("⚑: a reference model has a lower FD", style="dim"))
+            parts.append(_text("⚑: a reference model has a lower FD", style="dim"))
     return Group(*parts)
 
 
 def _calibration(content: Content, dataset: str) -> Table:
     """Rank correlation with each corruption, and the first level told apart, in brackets."""
-    table = Table(title=Text(f"{content.title} ({dataset})"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=_text(f"{content.title} ({dataset})"), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     for i, head in enumerate(content.columns):
-        table.add_column(Text(head.title), justify="right" if i else "left", overflow="fold")
+        table.add_column(_text(head.title), justify="right" if i else "left", overflow="fold")
     for line in content.lines:
         name, floor, *others = line.data
         told = [d.text + (f"\n[{d.detail}]" if "from" in d.detail else "") for d in others]
-        table.add_row(*map(Text, (name.text.split()[0], floor.text, *told)))
+        table.add_row(*map(_text, (name.text.split()[0], floor.text, *told)))
     return table
 
 
 def _plain(content: Content, dataset: str) -> Table:
     """A table of numbers as it is, names to the left."""
     title = f"{content.title} ({dataset})"
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), min_width=len(title))
+    table = Table(title=_text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), min_width=len(title))
     for head in content.columns:
-        table.add_column(Text(head.title), justify="right" if head.numeric else "left", no_wrap=head.numeric)
+        table.add_column(_text(head.title), justify="right" if head.numeric else "left", no_wrap=head.numeric)
     for line in content.lines:
-        table.add_row(*(Text(datum.text) for datum in line.data))
+        table.add_row(*(_text(datum.text) for datum in line.data))
     return table
 
 
 def _table(sheet: Sheet, ends: Endpoints) -> Table:
     table = Table(
-        title=Text(f"The trilemma on {sheet.dataset}"),
+        title=_text(f"The trilemma on {sheet.dataset}"),
         title_justify="left",
         header_style="bold",
         box=SIMPLE_HEAD,
@@ -96,7 +98,12 @@ def _cells(row: Row, sheet: Sheet, ends: Endpoints) -> list[Text]:
         texts[0] = "failed"
     placed = axes(row, sheet, ends)
     marks = [_bar(v) if row is not sheet.floor else "" for v in placed]
-    return [Text(t) for t in (row.short, texts[0] + flag, *texts[1:], score_text(own[0]) if own else "–", *marks)]
+    return [_text(t) for t in (row.short, texts[0] + flag, *texts[1:], score_text(own[0]) if own else "–", *marks)]
+
+
+def _text(text: str, **how: Any) -> Text:
+    """Text of records, in which nothing is obeyed."""
+    return Text(printable(text), **how)
 
 
 def _bar(value: float | None) -> str:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import store
+from bench.plain_text import csv_frame
 from bench.report.content import gather
-from bench.report.folder import check_writable, unwritable
+from bench.report.folder import check_writable, put, unwritable
 from bench.report.grids import enlarged
 from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
@@ -28,7 +29,7 @@ def write(results: Path, out: Path, changes: Changes | None = None) -> Path:
         files = _files(source, content)
     try:
         for name, data in files.items():
-            (out / name).write_bytes(data)
+            put(out / name, data)
     except OSError as error:
         raise unwritable(out, error) from error
     return out / "index.html"
@@ -52,7 +53,7 @@ def _files(source: Source, content: Content) -> dict[str, bytes]:
         "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
         "report.md": render_markdown(content).encode(errors="backslashreplace"),
         "tables.tex": render_latex(content).encode(errors="backslashreplace"),
-        "table.csv": store.table(source.records)
+        "table.csv": csv_frame(store.table(source.records))
         .to_csv(index=False, lineterminator="\n")
         .encode(errors="backslashreplace"),
     }
