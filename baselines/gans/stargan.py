@@ -74,7 +74,7 @@ class Config:
     lambda_rec: float = 10.0
     lambda_gp: float = 10.0
     critic_steps: int = 1  # n_critic: updates of D for each of G, each on a fresh batch
-    lr_generator: float = 2e-3
+    lr_generator: float = 1e-3
     lr_discriminator: float = 2e-3
     beta1: float = 0.5  # of Adam
     decay: str = "linear"  # of both learning rates over the budget
