@@ -431,6 +431,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+UNDER_NO_NOHUP = (
+    "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow)]
 )
@@ -440,6 +445,7 @@ def test_sigterm_ends_all_processes_loses_nothing_and_says_how_to_go_on(
     shutil.copy(Path(__file__).parent / "outside_model.py", tmp_path / "outside_model.py")
     (tmp_path / "mine.toml").write_text(MATRIX.replace("slow_s = 0.0", "slow_s = 0.2"))
     command = [sys.executable, "-m", "bench", "run", "mine.toml"]
+    command[:0] = [sys.executable, "-c", UNDER_NO_NOHUP]  # a run under nohup outlives its terminal, as it should
     run = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=-1, stderr=-1, text=True)
     results = tmp_path / "results" / "mine"
     until = time.monotonic() + 120
