@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from baselines.errors import UserError
+from bench.gate.outcome import PAIRS
 
 if TYPE_CHECKING:
     from bench.gate.outcome import Outcome
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 HELP = """Find regressions: of speed against another commit, or of quality between two results folders.
 
 With --base, the head (the checkout as it lies there, uncommitted changes included) and the merge base of REF and HEAD
-run the same workloads in pairs of fresh processes, in turns. A workload is slower if in two of three pairs BOTH the
-ratio of the fastest rounds is above 1.07 AND Mann-Whitney's p is below .01, by wall or by CPU time. FLOPs, network
-calls (NFE), parameters and, on a GPU, peak memory must not grow.
+run the same workloads in pairs of fresh processes, in turns on one core. A workload is slower if in three of five pairs
+BOTH the median ratio of neighbouring rounds is above 1.07 AND the p of a rank-sum test (Mann-Whitney's, aligned within
+A B B A) is below .01, by wall or by CPU time. FLOPs, network calls (NFE), parameters and, on a GPU, peak memory must
+not grow.
 
 With two results folders, scores of the same cells and seeds under the same protocol are compared, by intervals of
 their paired differences; counters exactly; times are told as trends.
@@ -35,7 +37,7 @@ A regression that is wanted is named with --accept, or for good in a commit's tr
 
 Examples:
 
-    trilemma gate --base origin/main               # before a pull request; about a minute
+    trilemma gate --base origin/main               # before a pull request; about two minutes
 
     trilemma gate --base HEAD~1 --suite full --select draw
 
@@ -53,7 +55,7 @@ def gate(
     results: Annotated[list[Path] | None, typer.Argument(help="Two results folders: base and head.")] = None,
     base: Annotated[str | None, typer.Option(help="A commit, branch or tag to compare the checkout with.")] = None,
     suite: Annotated[str, typer.Option(help="short, full, perf, a file of workloads, or pytest-benchmark files.")] = "",
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs of processes, an odd number; most must agree.")] = 3,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of processes, an odd number; most must agree.")] = PAIRS,
     select: Annotated[str | None, typer.Option(help="Only workloads or scores whose name holds this.")] = None,
     all_metrics: Annotated[bool, typer.Option("--all-metrics", help="Judge every metric of the results.")] = False,
     accept: Annotated[

@@ -15,7 +15,7 @@ from bench.gate.trees import Base, Trees, find_base, side_by_side
 
 SUITES = ("short", "full")
 PERF = "tests/perf"
-SHORT_S = 0.8  # of a workload in one pair, so that the suite takes less than a minute
+SHORT_S = 1.2  # of a workload in one pair, so that the suite takes about two minutes
 
 
 def own_workloads(tree: Path) -> Path:
@@ -57,7 +57,7 @@ def against(
     if all(row.base == row.head == "fails" for row in found):
         raise UserError(f"gate: no workload of {suite} could be run on either side: {found[0].note}")
     rule = (
-        f"Slower: in most of {most} pairs of processes both the fastest rounds' ratio > {LEAST_RATIO} and Mann-Whitney "
+        f"Slower: in most of {most} pairs of processes both the rounds' ratio > {LEAST_RATIO} and the rank-sum test's "
         f"p < {MOST_P}, by wall or CPU time. Counters must not grow. Ratios are judged; seconds of a call are a trend."
     )
     return Outcome(base.title, tuple(found), (*notes, rule)).accepting(base.accepted)

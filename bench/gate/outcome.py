@@ -8,6 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Group = Literal["time", "counter", "quality", "cell"]
+PAIRS = 5
+"""Pairs of processes unless told otherwise; processes of the same code differ in how their memory lies, in small
+matrices by 5 %, so that one pair tells too little."""
+
 Verdict = Literal[
     "regression",  # worse, by the rule
     "broken",  # worked on the base, fails on the head

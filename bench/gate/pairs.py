@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -67,8 +68,8 @@ def abba(first: Name, rounds: int) -> Iterable[Name]:
 class Both:
     """A pair of fresh processes; one that died is replaced, so that the other workloads are still measured."""
 
-    def __init__(self, trees: Trees, job: Job, first: Name) -> None:
-        self._trees, self._job, self.first = trees, job, first
+    def __init__(self, trees: Trees, job: Job, first: Name, core: int | None = None) -> None:
+        self._trees, self._job, self.first, self._core = trees, job, first, core
         second: Name = "head" if first == "base" else "base"
         self._sides: dict[Name, Side] = {}
         try:
@@ -79,7 +80,7 @@ class Both:
             raise
 
     def _start(self, name: Name) -> Side:
-        return Side(self._trees.base if name == "base" else self._trees.head, self._job)
+        return Side(self._trees.base if name == "base" else self._trees.head, self._job, self._core)
 
     def __enter__(self) -> Both:
         return self
@@ -130,7 +131,18 @@ class Both:
 
 def _clock(seconds: Mapping[Name, Sequence[tuple[float, float, int]]], which: int) -> Pair:
     base, head = (tuple(max(took[which], 1e-9) for took in seconds[name]) for name in ("base", "head"))
-    return Pair(base, head)
+    return Pair(base, head, turns=True)
+
+
+def cores(device: str) -> list[int | None]:
+    """The cores for the pairs, one after the other; [None] leaves it to the system.
+
+    Both sides of a pair work on one core, which they never want at the same time: on two, the neighbours of each would
+    count as a difference of the code. A process that drives a GPU is left alone.
+    """
+    if device != "cpu" or not hasattr(os, "sched_getaffinity"):
+        return [None]
+    return [*sorted(os.sched_getaffinity(0))]
 
 
 def plan(once_s: float, extra: float = 0.0, work_s: float = 1.5) -> tuple[int, int, int]:
@@ -165,12 +177,12 @@ def measure(
     trees: Trees, job: Job, work: Sequence[Planted], pairs: int = PAIRS, told: Told | None = None
 ) -> list[Timed]:
     """Time each workload in up to `pairs` pairs of processes; the order of the two changes from pair to pair."""
-    found = [Timed(held, Tally(pairs)) for held in work]
+    found, places = [Timed(held, Tally(pairs)) for held in work], cores(job.device)
     for i in range(pairs):
         waiting = [timed for timed in found if timed.open]
         if not waiting:
             break
-        with Both(trees, job, "base" if i % 2 == 0 else "head") as both:
+        with Both(trees, job, "base" if i % 2 == 0 else "head", places[i % len(places)]) as both:
             for timed in waiting:
                 if told is not None:
                     told(f"pair {i + 1} of {pairs}: {timed.work.label}")

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -47,9 +48,9 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 class Side:
-    """A process that runs workloads in one tree."""
+    """A process that runs workloads in one tree, on one core if that is asked for."""
 
-    def __init__(self, tree: Path, job: Job) -> None:
+    def __init__(self, tree: Path, job: Job, core: int | None = None) -> None:
         self.tree, self.job = tree, job
         self._told: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         child = Path(__file__).with_name("child.py")
@@ -63,6 +64,11 @@ class Side:
             stderr=self._told,
             bufsize=0,
         )
+        if core is not None:
+            with suppress(
+                OSError
+            ):  # it has ended already, which the first question will tell; or the system forbids it
+                os.sched_setaffinity(self._process.pid, {core})
         self._rest = b""
         self._hello: dict[str, Any] | None = None
 

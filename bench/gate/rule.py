@@ -1,9 +1,13 @@
 """When a change of time or of a counter is a regression.
 
-Time: of `pairs` pairs of fresh processes, most must say so, and a pair says so if BOTH the ratio of the fastest rounds
-is above 1.07 AND a one-sided Mann-Whitney test of all rounds has p < .01 (exact where there are no ties). The ratio of
-medians or means is not used: interruptions only ever make a round slower, so that the fastest round is the one that
-tells of the code; the test asks whether the other rounds agree.
+Time: of `pairs` pairs of fresh processes, most must say so, and a pair says so if BOTH its ratio is above 1.07 AND a
+one-sided rank-sum test of its rounds has p < .01.
+
+Rounds that were taken in turns are compared in turns, since a machine has spells that last longer than a round: the
+ratio is the median of neighbours' ratios, and the test is Mann-Whitney's on ranks that are aligned within each A B B A,
+exact under exchange within it (`bench.gate.ranks`). Rounds of processes that ran one after the other have no
+neighbours: their ratio is that of the fastest rounds, since interruptions only ever make a round slower, and the
+Mann-Whitney test pools them all (exact where there are no ties).
 
 Two clocks: work that never gives up its core to wait is judged by CPU time, which a busy machine disturbs far less:
 where its wall time is longer, others had the core. Work that waits (for a disk, a lock, a process, a sleep, a GPU) is
@@ -21,16 +25,16 @@ from typing import Literal
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from bench.gate.outcome import Row, Verdict
+from bench.gate.outcome import PAIRS, Row, Verdict
+from bench.gate.ranks import aligned_p
 from bench.report.numbers import number
 
 LEAST_RATIO = 1.07
-"""How much slower the fastest round has to be."""
+"""How much slower it has to be."""
 MOST_P = 0.01
-"""Below which p of the Mann-Whitney test the rounds agree that it is slower."""
+"""Below which p of the rank-sum test the rounds agree that it is slower."""
 LEAST_ROUNDS = 5
 """Of 4 rounds against 4 the least possible p is 1/70: nothing could ever be found."""
-PAIRS = 3
 
 COMPUTES = 0.5
 """Share of the fastest round's wall time that has to be CPU time, for CPU time to count."""
@@ -40,12 +44,16 @@ Vote = Literal["slower", "faster", "neither"]
 
 @dataclass(frozen=True)
 class Pair:
-    """The rounds of one pair of processes, in seconds for the same work on both sides, by wall time and by CPU time."""
+    """The rounds of one pair of processes, in seconds for the same work on both sides, by wall time and by CPU time.
+
+    With `turns`, round i of the base and round i of the head followed each other, in the order A B B A.
+    """
 
     base: tuple[float, ...]
     head: tuple[float, ...]
     cpu: Pair | None = None  # the same rounds by the other clock, where that was read
     waits: bool = True  # whether every round of one side gave up its core of its own accord
+    turns: bool = False
 
     def __post_init__(self) -> None:
         for name, rounds in (("base", self.base), ("head", self.head)):
@@ -53,21 +61,37 @@ class Pair:
                 raise ValueError(f"{name}: expected {LEAST_ROUNDS} rounds or more, got {len(rounds)}")
             if not all(math.isfinite(x) and x > 0 for x in rounds):
                 raise ValueError(f"{name}: expected times above 0, got {min(rounds)} .. {max(rounds)}")
+        if self.turns and len(self.base) != len(self.head):
+            raise ValueError(f"in turns: expected as many rounds, got {len(self.base)} and {len(self.head)}")
 
     @cached_property
     def ratio(self) -> float:
-        """Of the fastest rounds, head over base."""
-        return min(self.head) / min(self.base)
+        """Head over base: the median of neighbouring rounds' ratios, or the ratio of the fastest rounds."""
+        if not self.turns:
+            return min(self.head) / min(self.base)
+        return float(np.exp(np.median(np.log(self.head) - np.log(self.base))))
 
     @cached_property
     def p_slower(self) -> float:
         """How probable rounds so much slower would be without a difference."""
-        return float(mannwhitneyu(self.head, self.base, alternative="greater").pvalue)
+        return self._p(self.base, self.head)
 
     @cached_property
     def p_faster(self) -> float:
         """The same with base and head exchanged."""
-        return float(mannwhitneyu(self.base, self.head, alternative="greater").pvalue)
+        return self._p(self.head, self.base)
+
+    def _p(self, quick: Sequence[float], slow: Sequence[float]) -> float:
+        if self.turns:
+            return aligned_p(quick, slow)
+        return float(mannwhitneyu(slow, quick, alternative="greater").pvalue)
+
+    @property
+    def typical(self) -> tuple[float, float]:
+        """Seconds of a round of the base and of the head, as the ratio takes them."""
+        if self.turns:
+            return float(np.median(self.base)), float(np.median(self.head))
+        return min(self.base), min(self.head)
 
     @property
     def judged(self) -> Pair:
@@ -104,7 +128,7 @@ class Tally:
 
     @property
     def needed(self) -> int:
-        """How many pairs have to agree: 2 of 3."""
+        """How many pairs have to agree: 3 of 5."""
         return self.pairs // 2 + 1
 
     def count(self, vote: Vote) -> int:
@@ -142,13 +166,14 @@ class Tally:
         vote = self.vote
         ps = [pair.p_faster if middle < 1 else pair.p_slower for pair in judged]
         agree = self.count(vote)
+        typical = [pair.typical for pair in self.found]
         clock = " of CPU time" if all(pair.cpu is held for pair, held in zip(self.found, judged, strict=True)) else ""
         return Row(
             "time",
             name,
             verdict[vote],
-            number(min(min(pair.base) for pair in self.found) / per, "s"),
-            number(min(min(pair.head) for pair in self.found) / per, "s"),
+            number(min(base for base, _ in typical) / per, "s"),
+            number(min(head for _, head in typical) / per, "s"),
             f"{middle:.3f}×{spread}",
             f"{agree} of {len(self.found)} pairs {'say so' if vote != 'neither' else 'see no change'}; "
             f"p {', '.join(f'{p:.2g}' for p in ps)}{clock}",

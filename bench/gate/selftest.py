@@ -93,7 +93,7 @@ class SelfTest:
         rows.append(Row("time", "false alarms of a whole run", "trend", sure=self.any_alarm.text))
         rows += [Row("time", text, "broken") for text in self.failures]
         note = (
-            f"Rule: in most of {self.pairs} pairs of processes both min ratio > {LEAST_RATIO} and Mann-Whitney "
+            f"Rule: in most of {self.pairs} pairs of processes both the ratio > {LEAST_RATIO} and the rank-sum test's "
             f"p < {MOST_P}, by wall or by CPU time. {len(self.trials)} trials of {len(self.names)} workloads."
         )
         title = f"self-test of the gate: the same code on both sides, as it is and with {self.extra:.0%} more work"
