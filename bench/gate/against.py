@@ -7,10 +7,10 @@ from pathlib import Path
 
 from baselines.errors import UserError
 from bench.gate import benchmarks, pairs
-from bench.gate.outcome import Outcome, Row
+from bench.gate.outcome import PAIRS, Outcome, Row
 from bench.gate.pairs import Planted, Told
 from bench.gate.process import Job, SideError
-from bench.gate.rule import LEAST_RATIO, MOST_P, PAIRS
+from bench.gate.rule import LEAST_RATIO, MOST_P
 from bench.gate.trees import Base, Trees, find_base, side_by_side
 
 SUITES = ("short", "full")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from baselines.errors import UserError
-from bench.gate.outcome import Row
+from bench.gate.outcome import PAIRS, Row
 from bench.gate.pairs import Name, Told, abba
 from bench.gate.process import environment
-from bench.gate.rule import LEAST_ROUNDS, PAIRS, Pair, Tally, counter_rows, failed_row
+from bench.gate.rule import LEAST_ROUNDS, Pair, Tally, counter_rows, failed_row
 from bench.gate.trees import Trees
 
 ROUNDS = 10

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from bench.gate.outcome import Row
+from bench.gate.outcome import PAIRS, Row
 from bench.gate.process import Job, Side, SideError
-from bench.gate.rule import PAIRS, Pair, Tally, counter_rows, failed_row
+from bench.gate.rule import Pair, Tally, counter_rows, failed_row
 from bench.gate.trees import Trees
 
 ROUNDS = 150

@@ -17,10 +17,10 @@ from scipy.special import ndtri
 
 from bench import provenance
 from bench.gate import pairs as timing
-from bench.gate.outcome import Outcome, Row
+from bench.gate.outcome import PAIRS, Outcome, Row
 from bench.gate.pairs import Planted, Timed, Told
 from bench.gate.process import Job
-from bench.gate.rule import LEAST_RATIO, MOST_P, PAIRS, Pair
+from bench.gate.rule import LEAST_RATIO, MOST_P, Pair
 from bench.gate.trees import Trees
 from bench.stats import CONFIDENCE
 

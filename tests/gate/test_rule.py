@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu, rankdata
 
+from bench.gate.outcome import PAIRS
 from bench.gate.pairs import abba, cores, plan
 from bench.gate.ranks import aligned_p
-from bench.gate.rule import LEAST_RATIO, MOST_P, PAIRS, Pair, Tally, counter_row, counter_rows, failed_row
+from bench.gate.rule import LEAST_RATIO, MOST_P, Pair, Tally, counter_row, counter_rows, failed_row
 
 Times = NDArray[np.float64]
 
