@@ -33,7 +33,7 @@ SHAPES = {
     "digits": ImageShape(1, 8, 8, 17),
     "mnist": ImageShape(1, 28, 28, 256),
     "binary": ImageShape(1, 3, 3, 2),
-    "rgb": ImageShape(3, 16, 16, 256),
+    "rgb": ImageShape(3, 8, 8, 256),
 }
 NAMES = registry.names()
 
@@ -62,10 +62,20 @@ def given_for(name: str, shape: ImageShape, first: int, n: int) -> Given | None:
     return None if requests is None else requests.given.at(first, n)
 
 
-def build(name: str, shape: ImageShape) -> GenerativeModel:
-    """A fresh model; one that learns from another has been shown a teacher, whose answers are not all 0."""
+def build(name: str, shape: ImageShape, small: bool = False) -> GenerativeModel:
+    """A fresh model; one that learns from another has been shown a teacher, whose answers are not all 0.
+
+    small: batches and chains no longer than a test needs, where the defaults are.
+    """
     model = registry.load(name).model
     config = build_config(model.config, {}, name)
+    if small:
+        known, short = config_values(config), {}
+        if "training" in known:
+            short["training"] = {"batch_size": 20}
+        if "timesteps" in known:
+            short["timesteps"] = min(40, known["timesteps"])
+        config = build_config(model.config, short, name)
     built = trainer.build(model, shape, config, 0, conditions_for(model.task, shape))
     if isinstance(built, Distils):
         built.learn_from(teacher_of(*built.teacher(config), shape))
@@ -84,7 +94,7 @@ def teacher_of(name: str, values: Mapping[str, object], shape: ImageShape) -> Ge
 def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
     """The model after a moment of training (or its fit), in evaluation mode."""
     task = registry.load(name).model.task
-    model, dataset = build(name, shape), dataset_of(shape, task)
+    model, dataset = build(name, shape, small=True), dataset_of(shape, task)
     if isinstance(model, Fits):
         trainer.fit(model, dataset, 0)
     else:
@@ -128,7 +138,8 @@ def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
         whole = model.sample(4, draw, noise, given_for(name, size, 0, 4))
         one, rest = given_for(name, size, 0, 1), given_for(name, size, 1, 3)
         parts = torch.cat([model.sample(1, draw, noise, one), model.sample(3, draw, noise.at(1), rest)])
-        other = model.sample(4, draw, Noise(6), given_for(name, size, 0, 4))
+        given = given_for(name, size, 0, 4)
+        differs = any(not torch.equal(whole, model.sample(4, draw, Noise(seed), given)) for seed in (6, 7, 8))
     assert whole.shape == (4, *size.chw)
     assert whole.dtype == torch.uint8
     assert int(whole.max()) < size.levels
@@ -136,7 +147,7 @@ def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
     assert int(differences.max()) <= 1, "pixels may differ by a level of rounding at most"
     assert float((differences > 0).float().mean()) < 0.01
     task = registry.load(name).model.task
-    assert torch.equal(whole, other) == ("translation" in task), "another seed gives other images, but translations"
+    assert differs == ("translation" not in task), "another seed gives other images, but translations"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if registry.load(name).model.task != "unconditional"])
@@ -163,7 +174,7 @@ def test_save_and_load_keep_samples_and_likelihood(name: str, tmp_path: Path) ->
     checkpoint.save(tmp_path, "model", model.state_dict(), {})
     loaded = checkpoint.load(tmp_path, "model")
     assert loaded is not None
-    again = build(name, shape)
+    again = build(name, shape, small=True)
     again.load_state_dict(loaded[0])
     again.eval()
     x, draw = images_of(shape, 4), a_draw(model)
