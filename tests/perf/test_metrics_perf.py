@@ -27,7 +27,7 @@ from bench.metrics.images import of_samples, of_split
 from bench.metrics.inception import InceptionExtractor
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import all_four, density_coverage, precision_recall
-from tests.kaiming_inception import Images, save_weights
+from bench.peers.inception_weights import Images, save_weights
 
 pytestmark = pytest.mark.slow
 
