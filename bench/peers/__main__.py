@@ -77,12 +77,12 @@ def _run(given: argparse.Namespace) -> int:
             if lacking or (entry.long and not given.long):
                 console.print(f"{place}: left out, {lacking or 'it takes long: --long'}", markup=False)
                 continue
+
+            def tell(text: str, place: str = place) -> None:
+                progress.update(task, description=f"{place}: {text}", refresh=True)
+
             try:
-                found = _raced(
-                    entry,
-                    given.rounds,
-                    lambda text, place=place: progress.update(task, description=f"{place}: {text}", refresh=True),
-                )
+                found = _raced(entry, given.rounds, tell)
             except UserError:
                 raise
             except Exception as error:  # of ours: the other contests can still be raced

@@ -36,7 +36,7 @@ class Row(_Strict):
     Attributes:
         seconds: of each round, for the whole work.
         peak_bytes: the most memory beyond what was resident before; None where the system does not tell.
-        ratio, low, high: theirs / ours, the median of the rounds' ratios and its 95 % interval; above 1: ours is faster.
+        ratio, low, high: theirs / ours, the median of the rounds and its 95 % interval; above 1: ours is faster.
         error: what the peer raised, if it could not do the work; then there is nothing else.
     """
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import weakref
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _end(launcher: subprocess.Popen[str]) -> None:
     launcher.communicate()  # closes its input, which ends it
 
 
-def _contenders(programs: Programs, ways: dict[str, tuple[str, str, tuple[str, ...]]]) -> list[Contender]:
+def _contenders(programs: Programs, ways: Mapping[str, tuple[str, str, tuple[str, ...]]]) -> list[Contender]:
     """ways: name -> (distribution, module that must be there, arguments of Python)."""
     return [
         Contender(name, partial(programs.python, *arguments), package)
@@ -170,7 +171,7 @@ def write_benchmark(folder: Path) -> Path:
     return folder
 
 
-_OBJECTIVE = '''from benchopt import BaseObjective
+_OBJECTIVE = """from benchopt import BaseObjective
 
 
 class Objective(BaseObjective):
@@ -187,7 +188,7 @@ class Objective(BaseObjective):
 
     def get_one_result(self):
         return {}
-'''
+"""
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(HELP, GROUP, start),

@@ -64,9 +64,7 @@ class Tools:
         """`bench.evaluate`, which gives intervals too."""
         import bench
 
-        found = bench.evaluate(
-            self.generated, self.real, metrics=["fd", "kid", "is"], cache=False, **self.forms.ours()
-        )
+        found = bench.evaluate(self.generated, self.real, metrics=["fd", "kid", "is"], cache=False, **self.forms.ours())
         names = {"fd": "fid", "fid": "fid", "kid": "kid", "is": "is"}
         return {names[m.metric.split("[")[0]]: m.value for m in found.measured}
 

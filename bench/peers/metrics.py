@@ -135,17 +135,13 @@ def kernel(n: int, folder: Path) -> Contest:
     generated, real = (torch.from_numpy(pair[name]) for name in ("generated", "real"))
 
     def fidelity() -> float:
-        found = kid_features_to_metric(
-            generated, real, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE, verbose=False
-        )
+        found = kid_features_to_metric(generated, real, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE, verbose=False)
         return float(found["kernel_inception_distance_mean"])
 
     share, note = SUBSETS / 100, "100 subsets of 1000, its default; timed on 10 of them"
     peers = [Contender("torch-fidelity", fidelity, "torch-fidelity", share, note)]
     if installed("torchmetrics"):
-        peers.append(
-            Contender("torchmetrics", lambda: _torchmetrics_kid(generated, real), "torchmetrics", share, note)
-        )
+        peers.append(Contender("torchmetrics", lambda: _torchmetrics_kid(generated, real), "torchmetrics", share, note))
     if installed("cleanfid"):
         peers.append(Contender("clean-fid", lambda: _clean_kid(pair), "clean-fid", share, note))
     subsets = n > SUBSET_SIZE
@@ -153,7 +149,12 @@ def kernel(n: int, folder: Path) -> Contest:
     return Contest(
         _name("KID", n),
         GROUP,
-        Contender("trilemma", lambda: kernel_distance(**pair).value, _OURS, note="all pairs, and a jackknife's error"),
+        Contender(
+            "trilemma",
+            lambda: kernel_distance(real=pair["real"], generated=pair["generated"]).value,
+            _OURS,
+            note="all pairs, and a jackknife's error",
+        ),
         tuple(peers),
         {peer.name: _kid_agreement(1e-3 if subsets else 1e-9, why) for peer in peers},
         rounds=6,
@@ -234,7 +235,7 @@ def precision(n: int, folder: Path) -> Contest:
     return Contest(
         _name("Precision and recall", n),
         GROUP,
-        Contender("trilemma", lambda: precision_recall(**pair), _OURS),
+        Contender("trilemma", lambda: precision_recall(real=pair["real"], generated=pair["generated"]), _OURS),
         (Contender("torch-fidelity", fidelity, "torch-fidelity"),),
         {"torch-fidelity": relative("either", 1e-6)},
         rounds=6 if n > 2000 else 9,
@@ -250,7 +251,7 @@ def four(n: int, folder: Path) -> Contest:
     pair = features(n)
 
     def ours() -> tuple[float, ...]:
-        first, second = all_four(**pair)
+        first, second = all_four(real=pair["real"], generated=pair["generated"])
         return (*first, *second)
 
     def theirs() -> tuple[float, ...]:

@@ -74,7 +74,7 @@ def run(contest: Contest, tell: Told = lambda text: None) -> book.Race:
         if not both:
             tell("memory")
             race.round(memory=True)
-        race.seconds = {contender.name: [] for contender in race.field}
+        race.seconds = {contender.name: [] for contender in race.runners}
         for i in range(contest.rounds):
             tell(f"round {i + 1} of {contest.rounds}")
             race.round(memory=both and i == 0, backwards=i % 2 == 1)
@@ -95,7 +95,7 @@ class _Running:
     """The contenders that are still in the race, and what is known of them."""
 
     ours: Contender
-    field: list[Contender]
+    runners: list[Contender]
     answers: dict[str, Any] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     peaks: dict[str, int | None] = field(default_factory=dict)
@@ -103,14 +103,14 @@ class _Running:
 
     def round(self, memory: bool = False, backwards: bool = False) -> None:
         """Everybody does the work once."""
-        for contender in list(reversed(self.field) if backwards else self.field):
+        for contender in list(reversed(self.runners) if backwards else self.runners):
             try:
                 self._once(contender, memory)
             except Exception as error:  # a peer's bug is a finding about the peer
                 if contender is self.ours:
                     raise
                 self.broken[contender.name] = f"{type(error).__name__}: {error}"[:500]
-                self.field.remove(contender)
+                self.runners.remove(contender)
 
     def _once(self, contender: Contender, memory: bool) -> None:
         gc.collect()
