@@ -101,7 +101,8 @@ def _raced(entry: contest.Entry, rounds: int | None, tell: Callable[[str], None]
 
     tell("inputs")
     with tempfile.TemporaryDirectory() as folder:
-        made = entry.make(Path(folder))
+        with race.quiet():
+            made = entry.make(Path(folder))
         if (made.name, made.group) != (entry.name, entry.group):
             raise ValueError(f"the contest of {entry.group}: {entry.name} calls itself {made.group}: {made.name}")
         if rounds is not None:

@@ -126,6 +126,7 @@ def page(folder: Path) -> Contest:
     programs = Programs(folder)
     write_many(folder / "results", RECORDS, samples=False)
     benchmark = write_benchmark(folder / "benchmark")
+    file = benchmark / "outputs" / "results.parquet"
     ours = Contender(
         "trilemma report",
         partial(programs.python, "-m", "bench", "report", str(folder / "results"), "-o", str(folder / "report")),
@@ -134,7 +135,7 @@ def page(folder: Path) -> Contest:
     )
     peer = Contender(
         "benchopt plot",
-        partial(programs.python, "-m", "benchopt", "plot", str(benchmark), "-f", "results.parquet", "--no-display"),
+        partial(programs.python, "-m", "benchopt", "plot", str(benchmark), "-f", str(file), "--no-display"),
         "benchopt",
         note="its page leaves the drawing to the browser, with libraries that come by network",
     )

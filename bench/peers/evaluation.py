@@ -54,17 +54,19 @@ class Tools:
     Args:
         forms: the network.
         generated, real: folders of PNG files.
+        alone: FID alone, which all have; else KID and IS as well, where the library has them.
         workers: how many processes of each DataLoader; None leaves each library its own default.
     """
 
-    def __init__(self, forms: Forms, generated: Path, real: Path, workers: int | None) -> None:
-        self.forms, self.generated, self.real, self.workers = forms, generated, real, workers
+    def __init__(self, forms: Forms, generated: Path, real: Path, alone: bool, workers: int | None) -> None:
+        self.forms, self.generated, self.real, self.alone, self.workers = forms, generated, real, alone, workers
 
     def ours(self) -> Scores:
         """`bench.evaluate`, which gives intervals too."""
         import bench
 
-        found = bench.evaluate(self.generated, self.real, metrics=["fd", "kid", "is"], cache=False, **self.forms.ours())
+        metrics = ["fd"] if self.alone else ["fd", "kid", "is"]
+        found = bench.evaluate(self.generated, self.real, metrics=metrics, cache=False, **self.forms.ours())
         names = {"fd": "fid", "fid": "fid", "kid": "kid", "is": "is"}
         return {names[m.metric.split("[")[0]]: m.value for m in found.measured}
 
@@ -76,9 +78,9 @@ class Tools:
             input1=str(self.generated),
             input2=str(self.real),
             cuda=False,
-            isc=True,
+            isc=not self.alone,
             fid=True,
-            kid=True,
+            kid=not self.alone,
             isc_splits=SPLITS,
             batch_size=BATCH,
             cache=False,
@@ -86,11 +88,12 @@ class Tools:
             save_cpu_ram=self.workers == 0,
             **self.forms.fidelity(),
         )
-        return {
-            "fid": found["frechet_inception_distance"],
-            "kid": found["kernel_inception_distance_mean"],
-            "is": found["inception_score_mean"],
+        names = {
+            "frechet_inception_distance": "fid",
+            "kernel_inception_distance_mean": "kid",
+            "inception_score_mean": "is",
         }
+        return {name: found[key] for key, name in names.items() if key in found}
 
     def clean_fid(self) -> Scores:
         """The parts of `compute_fid` and `compute_kid`, so that features are extracted once for both."""
@@ -112,10 +115,11 @@ class Tools:
             )
 
         generated, real = features(self.generated), features(self.real)
-        return {"fid": float(fid.fid_from_feats(generated, real)), "kid": fid.kernel_distance(real, generated)}
+        scores = {"fid": float(fid.fid_from_feats(generated, real))}
+        return scores if self.alone else {**scores, "kid": fid.kernel_distance(real, generated)}
 
     def pytorch_fid(self) -> Scores:
-        """FID alone."""
+        """FID alone, and nothing else."""
         from pytorch_fid.fid_score import IMAGE_EXTENSIONS, calculate_activation_statistics, calculate_frechet_distance
 
         network = self.forms.pytorch_fid()
@@ -135,20 +139,20 @@ class Tools:
         from torchmetrics.wrappers import FeatureShare
 
         features, logits = self.forms.torchmetrics()
-        shared = FeatureShare([FrechetInceptionDistance(features), KernelInceptionDistance(features)])
-        score = InceptionScore(logits, splits=SPLITS)
+        chosen = [FrechetInceptionDistance(features)]
+        chosen += [] if self.alone else [KernelInceptionDistance(features)]
+        shared, score = FeatureShare(chosen), None if self.alone else InceptionScore(logits, splits=SPLITS)
         with torch.no_grad():
-            for batch in _batches(self.generated):
-                shared.update(batch, real=False)
-                score.update(batch)
-            for batch in _batches(self.real):
-                shared.update(batch, real=True)
+            for folder, real in ((self.generated, False), (self.real, True)):
+                for batch in _batches(folder):
+                    shared.update(batch, real=real)
+                    if score is not None and not real:
+                        score.update(batch)
             found = shared.compute()
-            return {
-                "fid": float(found["FrechetInceptionDistance"]),
-                "kid": float(found["KernelInceptionDistance"][0]),
-                "is": float(score.compute()[0]),
-            }
+            scores = {"fid": float(found["FrechetInceptionDistance"])}
+            if score is None:
+                return scores
+            return {**scores, "kid": float(found["KernelInceptionDistance"][0]), "is": float(score.compute()[0])}
 
 
 def _unchanged(image: Any) -> Any:
@@ -166,33 +170,36 @@ def _batches(folder: Path) -> Iterable[Any]:
         yield torch.stack([read_image(str(file)) for file in files[first : first + BATCH]])
 
 
-def _contenders(tools: Tools) -> tuple[Contender, tuple[Contender, ...]]:
+def _contest(name: str, tools: Tools, allowed: dict[str, float], **given: Any) -> Contest:
+    """allowed: of those whose pixels are scaled in another way."""
     ours = Contender("trilemma", tools.ours, _OURS, note="with an interval or the reason why there is none")
     peers = [Contender("torch-fidelity", tools.fidelity, "torch-fidelity")]
     if installed("torchmetrics"):
-        note = "IS needs a second pass of the network over the samples"
+        note = "" if tools.alone else "IS needs a second pass of the network over the samples"
         peers.append(Contender("torchmetrics", tools.torchmetrics, "torchmetrics", note=note))
     if installed("cleanfid"):
-        note = "FID and KID: it has no IS; its resize is left out, as the images have the network's size"
+        note = "its resize is left out, as the images have the network's size"
+        note = note if tools.alone else f"FID and KID: it has no IS; {note}"
         peers.append(Contender("clean-fid", tools.clean_fid, "clean-fid", note=note))
-    if installed("pytorch_fid"):
-        peers.append(Contender("pytorch-fid", tools.pytorch_fid, "pytorch-fid", note="FID alone: it has no other"))
-    return ours, tuple(peers)
+    if installed("pytorch_fid") and tools.alone:
+        peers.append(Contender("pytorch-fid", tools.pytorch_fid, "pytorch-fid"))
+    agree = {p.name: compare(allowed.get(p.name, 1e-3), _SCALING if p.name in allowed else "") for p in peers}
+    return Contest(name, GROUP, ours, tuple(peers), agree, **given)
 
 
 SMALL = f"FID, KID and IS of {COUNT:,} PNG files against {COUNT:,}, a small network in Inception's place"
+ALONE = f"FID alone of {COUNT:,} PNG files against {COUNT:,}, a small network in Inception's place"
 INCEPTION = f"FID, KID and IS of {COUNT:,} PNG files against {COUNT:,}, Inception, all cores, one round"
 FORWARD = "Features of Inception, 16 images of 299x299"
 
 
-def small(folder: Path, count: int = COUNT) -> Contest:
+def small(name: str, alone: bool, folder: Path) -> Contest:
     """All that is not the network: files, batches, features, scores."""
     from bench.peers import networks
 
-    generated = write_images(folder / "generated", count, networks.SIDE, 1)
-    real = write_images(folder / "real", count, networks.SIDE, 0)
-    ours, peers = _contenders(Tools(networks.small(), generated, real, workers=0))
-    return Contest(SMALL, GROUP, ours, peers, {peer.name: compare(1e-3) for peer in peers}, rounds=6)
+    generated = write_images(folder / "generated", COUNT, networks.SIDE, 1)
+    real = write_images(folder / "real", COUNT, networks.SIDE, 0)
+    return _contest(name, Tools(networks.small(), generated, real, alone, workers=0), {}, rounds=6)
 
 
 def whole(folder: Path) -> Contest:
@@ -201,11 +208,9 @@ def whole(folder: Path) -> Contest:
 
     generated = write_images(folder / "generated", COUNT, 299, 1)
     real = write_images(folder / "real", COUNT, 299, 0)
-    forms = networks.inception(folder)
-    ours, peers = _contenders(Tools(forms, generated, real, workers=None))
-    scaled = {"pytorch-fid", "clean-fid"}
-    agree = {p.name: compare(1e-2, _SCALING) if p.name in scaled else compare(1e-3) for p in peers}
-    return Contest(INCEPTION, GROUP, ours, peers, agree, rounds=1, threads=os.cpu_count() or 1, warm=False)
+    tools = Tools(networks.inception(folder), generated, real, alone=False, workers=None)
+    scaled = {"clean-fid": 1e-2}
+    return _contest(INCEPTION, tools, scaled, rounds=1, threads=os.cpu_count() or 1, warm=False)
 
 
 def forward(folder: Path) -> Contest:
@@ -262,6 +267,7 @@ def _features_agree(allowed: float, expected: str, ours: Any, theirs: Any) -> Ag
 
 ENTRIES: tuple[Entry, ...] = (
     Entry(FORWARD, GROUP, forward),
-    Entry(SMALL, GROUP, small),
+    Entry(ALONE, GROUP, partial(small, ALONE, True)),
+    Entry(SMALL, GROUP, partial(small, SMALL, False)),
     Entry(INCEPTION, GROUP, whole, long=True),
 )

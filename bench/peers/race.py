@@ -64,7 +64,7 @@ def run(contest: Contest, tell: Told = lambda text: None) -> book.Race:
     """
     peers = list(contest.peers)
     race = _Running(contest.ours, [contest.ours, *peers])
-    with _threads(contest.threads), _quiet():
+    with _threads(contest.threads), quiet():
         spent = 0.0
         if contest.warm:
             tell("warm-up")
@@ -182,7 +182,7 @@ def _threads(n: int) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Nothing that contenders print or warn of is shown: terminals are slow, and some print much."""
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
