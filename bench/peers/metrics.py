@@ -156,7 +156,7 @@ def kernel(n: int, folder: Path) -> Contest:
             note="all pairs, and a jackknife's error",
         ),
         tuple(peers),
-        {peer.name: _kid_agreement(1e-3 if subsets else 1e-9, why) for peer in peers},
+        {peer.name: _kid_agreement(1e-4 if subsets else 1e-9, why) for peer in peers},
         rounds=6,
     )
 
