@@ -33,9 +33,7 @@ TABLES = {
     "metrics": Table("<!-- speed: tox run -e perf -->", Path("results/perf/metrics.json")),
     "diffusion": Table("<!-- diffusion speed: tox run -e perf -->", Path("results/perf/diffusion.json")),
     "trainer": Table("<!-- trainer speed: tox run -e perf -->", Path("results/perf/trainer.json")),
-    "autoregressive": Table("<!-- autoregressive speed: tox run -e perf -->", Path("results/perf/autoregressive.json")),
     "likelihood": Table("<!-- training speed: tox run -e perf -->", Path("results/perf/likelihood.json")),
-    "flows": Table("<!-- flow speed: tox run -e perf -->", Path("results/perf/flows.json")),
 }
 
 
