@@ -22,7 +22,7 @@ SIDE, LATENT, BATCH, HIDDEN, LR = 28, 16, 64, 512, 1e-3
 VALIDATION = 128
 
 Network = Literal["convolutions", "a perceptron"]
-SIZES: dict[Network, tuple[int, int]] = {"convolutions": (640, 2), "a perceptron": (1216, 4)}
+SIZES: dict[Network, tuple[int, int]] = {"convolutions": (640, 2), "a perceptron": (1216, 8)}
 """Training images and epochs."""
 
 
@@ -55,7 +55,7 @@ def binary_digits(images: int, validation: int) -> Any:
 
 
 def our_vae(network: Network, epochs: int) -> Any:
-    """Our model without dropout and averages; of its own networks, or of the perceptrons that pythae has by default."""
+    """Our model without dropout and averages; of its own networks, or of perceptrons of the sizes of pythae's."""
     import torch
     from torch import nn
 
@@ -64,7 +64,7 @@ def our_vae(network: Network, epochs: int) -> Any:
     from baselines.types import ImageShape
 
     training = Training(batch_size=BATCH, ema_decay=0, validations=epochs, validation_images=VALIDATION)
-    config = Config(latent=LATENT, dropout=0, lr=LR, warmup=0, decay="constant", training=training)
+    config = Config(latent=LATENT, width=8, widest=32, dropout=0, lr=LR, warmup=0, decay="constant", training=training)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Vae(ImageShape(1, SIDE, SIDE, 2), config)
@@ -75,18 +75,14 @@ def our_vae(network: Network, epochs: int) -> Any:
     return model
 
 
-def their_vae(ours: Any, network: Network) -> Any:
-    """pythae's VAE of the same function: our networks inside it, or its own with our weights."""
+def their_vae(ours: Any) -> Any:
+    """pythae's VAE with copies of our networks inside, as its documentation shows for networks of one's own."""
     import torch
     from pythae.models import VAE, VAEConfig
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
 
     config = VAEConfig(input_dim=(1, SIDE, SIDE), latent_dim=LATENT, reconstruction_loss="bce")
-    if network == "a perceptron":
-        model = VAE(config)
-        _copy(ours, model)
-        return model
 
     class Encoder(BaseEncoder):  # type: ignore[misc]
         def __init__(self, inner: Any) -> None:
@@ -106,26 +102,6 @@ def their_vae(ours: Any, network: Network) -> Any:
             return ModelOutput(reconstruction=torch.sigmoid(self.inner(z)))
 
     return VAE(config, Encoder(copy.deepcopy(ours.encoder)), Decoder(copy.deepcopy(ours.decoder)))
-
-
-def _copy(ours: Any, theirs: Any) -> None:
-    """Ours sees pixels of -1 and 1 and says log std, theirs sees 0 and 1 and says log variance."""
-    import torch
-
-    first, last = ours.encoder[1], ours.encoder[3]
-    mean, log_std = last.weight.chunk(2)
-    mean_bias, log_std_bias = last.bias.chunk(2)
-    decoder = [(ours.decoder[0].weight, ours.decoder[0].bias), (ours.decoder[2].weight, ours.decoder[2].bias)]
-    pairs = [
-        (theirs.encoder.layers[0][0], 2 * first.weight, first.bias - first.weight.sum(1)),
-        (theirs.encoder.embedding, mean, mean_bias),
-        (theirs.encoder.log_var, 2 * log_std, 2 * log_std_bias),
-        *((layer[0], *values) for layer, values in zip(theirs.decoder.layers, decoder, strict=True)),
-    ]
-    with torch.no_grad():
-        for layer, weight, bias in pairs:
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
 
 
 @contextlib.contextmanager
@@ -201,7 +177,7 @@ def make(folder: Path, network: Network) -> Contest:
     keep_freed_memory()
     images, epochs = SIZES[network]
     data, ours = binary_digits(images, VALIDATION), our_vae(network, epochs)
-    theirs = their_vae(ours, network)
+    theirs = their_vae(ours)
     sizes = [sum(p.numel() for p in model.parameters()) for model in (ours, theirs)]
     assert sizes[0] == sizes[1], f"premise: as many weights, got {sizes}"
 
