@@ -30,14 +30,13 @@ class Table:
 
 
 TABLES = {
-    "metrics": Table("<!-- speed: tox run -e perf -->", Path("results/perf/metrics.json")),
     "diffusion": Table("<!-- diffusion speed: tox run -e perf -->", Path("results/perf/diffusion.json")),
     "trainer": Table("<!-- trainer speed: tox run -e perf -->", Path("results/perf/trainer.json")),
     "likelihood": Table("<!-- training speed: tox run -e perf -->", Path("results/perf/likelihood.json")),
 }
 
 
-def record_of(plain: dict[str, Any], name: str = "metrics") -> dict[str, Any]:
+def record_of(plain: dict[str, Any], name: str) -> dict[str, Any]:
     """The record of the benchmarks for one table, of a run of pytest-benchmark; those without contenders are left out.
 
     Raises:
@@ -46,7 +45,7 @@ def record_of(plain: dict[str, Any], name: str = "metrics") -> dict[str, Any]:
     rows = []
     for benchmark in plain.get("benchmarks", []):
         about = benchmark.get("extra_info", {})
-        if "ratio" in about and about.get("table", "metrics") == name:
+        if "ratio" in about and about.get("table") == name:
             kept = {key: about[key] for key in _ALWAYS} | {key: about[key] for key in _SOMETIMES if about.get(key)}
             rows.append({"name": benchmark["group"], **kept})
     if not rows:
@@ -86,7 +85,7 @@ def _quartiles(record: dict[str, Any]) -> str:
     return " and their quartiles" if any("spread" in row for row in record["rows"]) else ""
 
 
-def with_speed(text: str, record: dict[str, Any], name: str = "metrics") -> str:
+def with_speed(text: str, record: dict[str, Any], name: str) -> str:
     """README's text with this record's table.
 
     Raises:
@@ -108,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.benchmark is not None:
         plain = json.loads(arguments.benchmark.read_text(encoding="utf-8"))
-        measured = {b.get("extra_info", {}).get("table", "metrics") for b in plain.get("benchmarks", [])}
+        measured = {b.get("extra_info", {}).get("table") for b in plain.get("benchmarks", [])}
         for name in TABLES:
             if name in measured:
                 path = arguments.root / TABLES[name].record

@@ -64,12 +64,19 @@ NO_TORCH = ["bench.report", "bench.store", "bench.record", "bench.stats", "bench
 NO_TORCH += [f"bench.gate.{name}" for name in ("against", "benchmarks", "child", "records", "selftest", "show")]
 
 NO_TORCH += ["bench.compare.telling", "bench.compare.standings"]
+NO_TORCH += ["bench.peers.book", "bench.peers.contest", "bench.peers.__main__"]
 
 
 @pytest.mark.parametrize("module", NO_TORCH)
 def test_reading_records_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_contests_are_listed_without_torch_and_without_any_peer() -> None:
+    peers = ("torch", "torch_fidelity", "cleanfid", "torchmetrics", "prdc", "pythae", "zuko", "nflows", "diffusers")
+    code = f"import sys; from bench.peers import contest; assert list(contest.entries()); sys.exit(bool(set({peers}) & "
+    assert subprocess.run([sys.executable, "-c", f"{code}set(sys.modules)))"], cwd=ROOT).returncode == 0
 
 
 def test_measuring_speed_imports_no_metric() -> None:
@@ -85,11 +92,11 @@ def test_only_the_worker_trains() -> None:
 
 def test_the_report_reads_records_and_artifacts_only() -> None:
     own = ("bench.report", "bench.record", "bench.store", "bench.stats", "bench.variants", "bench.plain_text")
-    allowed = (*own, "baselines.types", "baselines.errors")
+    allowed = (*own, "bench.peers.book", "baselines.types", "baselines.errors")
     for path in (ROOT / "bench" / "report").rglob("*.py"):
         for name in imports(path):
             if name.split(".")[0] in ("bench", "baselines"):
-                assert name.startswith(allowed) or name in ("bench", "baselines"), (path, name)
+                assert name.startswith(allowed) or name in ("bench", "baselines", "bench.peers"), (path, name)
 
 
 def test_the_gate_reads_records_and_runs_processes_only() -> None:

@@ -19,6 +19,7 @@ def benchmark(**extra: Any) -> dict[str, Any]:
 
 
 MADE = benchmark(
+    table="trainer",
     ours="mine",
     ratio={"theirs": 2.5},
     seconds={"mine": 0.1, "theirs": 0.25},
@@ -27,7 +28,7 @@ MADE = benchmark(
 
 
 def test_the_record_keeps_ratios_and_no_machines_name() -> None:
-    made = speed.record_of({"machine_info": {"node": "my-host"}, "benchmarks": [MADE, benchmark()]})
+    made = speed.record_of({"machine_info": {"node": "my-host"}, "benchmarks": [MADE, benchmark()]}, "trainer")
     assert [row["ratio"] for row in made["rows"]] == [{"theirs": 2.5}]
     assert "my-host" not in json.dumps(made)
     assert "| Sorting | theirs | **2.5×** (100 ms against 250 ms) | – |" in speed.table(made)
@@ -46,11 +47,11 @@ def test_each_table_takes_its_own_benchmarks_and_shows_their_spread_and_notes() 
     plain = {"benchmarks": [MADE, drawn]}
     made = speed.record_of(plain, "diffusion")
     assert [row["ratio"] for row in made["rows"]] == [{"theirs": 1.0134}]
-    assert [row["ratio"] for row in speed.record_of(plain)["rows"]] == [{"theirs": 2.5}]
+    assert [row["ratio"] for row in speed.record_of(plain, "trainer")["rows"]] == [{"theirs": 2.5}]
     shown = speed.table(made)
     assert "| Sorting | theirs | **1.01×** [1, 1.02] (100 ms against 101 ms) | – | one level |" in shown
     assert "and their quartiles." in shown
-    assert "quartiles" not in speed.table(speed.record_of(plain))
+    assert "quartiles" not in speed.table(speed.record_of(plain, "trainer"))
 
 
 def test_tables_stand_beside_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,17 +62,17 @@ def test_tables_stand_beside_one_another(tmp_path: Path, monkeypatch: pytest.Mon
     speed.main()
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.count("old") == len(speed.TABLES) - 1, "a table that was not measured stays"
-    assert text.index("# metrics") < text.index("2.5×") < text.index("# diffusion")
+    assert text.index("# trainer") < text.index("2.5×") < text.index("# likelihood")
 
 
 def test_without_contenders_there_is_no_record() -> None:
     with pytest.raises(UserError, match="got none"):
-        speed.record_of({"benchmarks": [benchmark()]})
+        speed.record_of({"benchmarks": [benchmark()]}, "trainer")
 
 
 def test_a_readme_without_a_place_is_told() -> None:
     with pytest.raises(UserError, match="expected the lines"):
-        speed.with_speed("no place", {"rows": [], "provenance": {}})
+        speed.with_speed("no place", {"rows": [], "provenance": {}}, "trainer")
 
 
 @pytest.mark.parametrize("name", speed.TABLES)

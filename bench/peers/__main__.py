@@ -7,6 +7,7 @@ Examples:
   python -m bench.peers --list                         what there is, and what is not installed for it
   python -m bench.peers --select "MAF"                 some of it; the other lines of the file stay
   python -m bench.peers --missing                      what the file lacks
+  python -m bench.peers --long --select evaluation     with what takes many minutes
   python -m bench.peers --out my.jsonl --rounds 6      quicker, elsewhere
 """
 
@@ -16,18 +17,20 @@ import argparse
 import dataclasses
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from baselines.errors import UserError
 from bench import provenance
 from bench.peers import book, contest
+from bench.plain_text import printable
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Race what was asked for; 0, or 2 for bad input."""
+    """Race what was asked for; 0, 1 if a contest of ours failed, 2 for bad input."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.peers", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,56 +38,77 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--select", action="append", default=[], help="only works whose name or group holds this")
     parser.add_argument("--rounds", type=int, help="timed rounds of each race; 6 is the least for an interval")
     parser.add_argument("--missing", action="store_true", help="leave out what the file holds already")
+    parser.add_argument("--long", action="store_true", help="also what takes many minutes")
     parser.add_argument("--list", action="store_true", help="name the works and end")
     given = parser.parse_args(arguments)
     try:
         if given.rounds is not None and given.rounds < 1:
             raise UserError(f"--rounds: expected 1 or more, got {given.rounds}")
-        _run(given)
+        return _run(given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; what was finished is in the file, --missing goes on", file=sys.stderr)
         return 130
-    return 0
 
 
-def _run(given: argparse.Namespace) -> None:
+def _run(given: argparse.Namespace) -> int:
     chosen = _chosen(given.select)
-    console = Console()
+    console = Console(file=sys.stdout, soft_wrap=True)  # by itself: while contenders run, sys.stdout is another one
     if given.list:
         for entry in chosen:
             lacking = f"  [needs {', '.join(entry.missing())}]" if entry.missing() else ""
-            console.print(f"{entry.group}: {entry.name}{lacking}", markup=False, highlight=False)
-        return
+            later = "  [--long]" if entry.long else ""
+            console.print(f"{entry.group}: {entry.name}{later}{lacking}", markup=False, highlight=False)
+        return 0
     races = book.load(given.out)
     if given.missing:
         done = {race.work for race in races}
         chosen = [entry for entry in chosen if entry.name not in done]
-    from bench.peers import race  # torch takes seconds to import
-
-    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
+    failed = 0
+    columns = TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    # drawn when a round begins and not ten times a second: the thread that draws would run beside what is timed
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task("")
         for i, entry in enumerate(chosen, 1):
             place = f"{i}/{len(chosen)} {entry.name}"
-            if entry.missing():
-                console.print(f"{place}: left out, {', '.join(entry.missing())} is not installed", markup=False)
+            lacking = f"{', '.join(entry.missing())} is not installed" if entry.missing() else ""
+            if lacking or (entry.long and not given.long):
+                console.print(f"{place}: left out, {lacking or 'it takes long: --long'}", markup=False)
                 continue
-            with tempfile.TemporaryDirectory() as folder:
-                made = entry.make(Path(folder))
-                if made.name != entry.name:
-                    raise ValueError(f"the contest of entry {entry.name!r} calls itself {made.name!r}")
-                if given.rounds is not None:
-                    made = dataclasses.replace(made, rounds=given.rounds)
-                found = race.run(made, lambda text, place=place: progress.update(task, description=f"{place}: {text}"))
-            found = found.model_copy(update={"provenance": provenance.collect()})
-            races = book.merged(races, [found])
-            book.save(given.out, races)
-            console.print(place, markup=False)
+
+            def tell(text: str, place: str = place) -> None:
+                progress.update(task, description=f"{place}: {text}", refresh=True)
+
+            try:
+                found = _raced(entry, given.rounds, tell)
+            except UserError:
+                raise
+            except Exception as error:  # of ours: the other contests can still be raced
+                failed += 1
+                console.print(f"{place}: failed, {type(error).__name__}: {printable(str(error))}", markup=False)
+                continue
+            book.save(given.out, book.merged(book.load(given.out), [found]))
+            console.print(place, markup=False, highlight=False)
             for row in found.rows:
                 console.print(f"    {_line(row)}", markup=False, highlight=False)
+    return 1 if failed else 0
+
+
+def _raced(entry: contest.Entry, rounds: int | None, tell: Callable[[str], None]) -> book.Race:
+    from bench.peers import race  # torch takes seconds to import
+
+    tell("inputs")
+    with tempfile.TemporaryDirectory() as folder:
+        with race.quiet():
+            made = entry.make(Path(folder))
+        if (made.name, made.group) != (entry.name, entry.group):
+            raise ValueError(f"the contest of {entry.group}: {entry.name} calls itself {made.group}: {made.name}")
+        if rounds is not None:
+            made = dataclasses.replace(made, rounds=rounds)
+        found = race.run(made, tell)
+    return found.model_copy(update={"provenance": provenance.collect()})
 
 
 def _chosen(selected: list[str]) -> list[contest.Entry]:
@@ -98,7 +122,7 @@ def _chosen(selected: list[str]) -> list[contest.Entry]:
 
 def _line(row: book.Row) -> str:
     if row.ratio is None:
-        return f"{row.peer}: failed, {row.error}"
+        return f"{row.peer}: failed, {printable(row.error or '')}"
     interval = f" [{row.low:.3g}, {row.high:.3g}]" if row.low is not None and row.high is not None else ""
     if row.agreement is None:
         return f"{row.peer}: {row.ratio:.3g}x{interval}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from baselines.errors import UserError
 
@@ -35,7 +36,7 @@ class Row(_Strict):
     Attributes:
         seconds: of each round, for the whole work.
         peak_bytes: the most memory beyond what was resident before; None where the system does not tell.
-        ratio, low, high: theirs / ours, the median of the rounds' ratios and its 95 % interval; above 1: ours is faster.
+        ratio, low, high: theirs / ours, the median of the rounds and its 95 % interval; above 1: ours is faster.
         error: what the peer raised, if it could not do the work; then there is nothing else.
     """
 
@@ -51,19 +52,22 @@ class Row(_Strict):
     agreement: Agreement | None = None
     error: str | None = None
 
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
         if (self.error is None) == (self.ratio is None):
             raise ValueError(f"{self.peer}: expected either a ratio or an error")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"{self.peer}: expected both ends of an interval or none")
+        return self
 
     @property
-    def verdict(self) -> Literal["faster", "slower", "even", "failed"]:
-        """What the interval says of ours beside this peer."""
+    def verdict(self) -> Literal["faster", "slower", "even", "unclear", "failed"]:
+        """What the interval says of ours beside this peer; without one that is unclear."""
         if self.ratio is None:
             return "failed"
-        if self.low is not None and self.low > 1:
-            return "faster"
-        return "slower" if self.high is not None and self.high < 1 else "even"
+        if self.low is None or self.high is None:
+            return "unclear"
+        return "faster" if self.low > 1 else "slower" if self.high < 1 else "even"
 
 
 class Race(_Strict):
@@ -90,19 +94,24 @@ def load(path: Path) -> list[Race]:
     """
     if not path.is_file():
         return []
-    races = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            plain = json.loads(line)
-            schema = plain.get("schema") if isinstance(plain, dict) else None
-            if isinstance(schema, int) and schema > SCHEMA:
-                raise UserError(f"{path}:{number}: expected schema {SCHEMA} or older, got {schema}: update trilemma")
-            races.append(Race.model_validate(plain))
-        except (json.JSONDecodeError, ValidationError, ValueError) as error:
-            raise UserError(f"{path}:{number}: expected the record of a race, got {str(error)[:300]}") from None
-    return races
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read ({error.strerror})") from error
+    return [_race(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _race(line: bytes, place: str) -> Race:
+    try:
+        plain = json.loads(line)  # of bytes it wants UTF-8
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        newer = isinstance(schema, int) and schema > SCHEMA
+        race = None if newer else Race.model_validate(plain)
+    except ValueError as error:  # pydantic's, JSON's and Unicode's errors are of this kind
+        raise UserError(f"{place}: expected the record of a race, got {str(error)[:300]}") from None
+    if race is None:
+        raise UserError(f"{place}: expected schema {SCHEMA} or older, got {schema}: update trilemma")
+    return race
 
 
 def merged(old: Iterable[Race], new: Iterable[Race]) -> list[Race]:
@@ -113,9 +122,19 @@ def merged(old: Iterable[Race], new: Iterable[Race]) -> list[Race]:
 
 
 def save(path: Path, races: Iterable[Race]) -> None:
-    """Replace the file at once: a reader finds the old lines or the new ones."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the file at once: a reader finds the old lines or the new ones.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
     part = path.with_name(f".{path.name}.part")
     lines = [race.model_dump_json(by_alias=True) for race in races]
-    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be written ({error.strerror})") from error

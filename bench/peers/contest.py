@@ -71,7 +71,10 @@ class Contest:
         ours, peers: who takes part.
         agree: agree(our answer, a peer's answer), by the peer's name; None where answers are draws at random.
         rounds: how many timed rounds, each with every contender once; 6 is the least for a 95 % interval.
-        threads: of torch and the linear algebra, for all contenders.
+        threads: of torch and the linear algebra, for all contenders; with one they are held to one core, so that a
+            peer that starts threads or processes of its own has no more than the others.
+        warm: is there a round before the timed ones? Without it the first timed round gives answers and memory too:
+            for work of minutes, which everybody does cold.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Contest:
     agree: Mapping[str, Callable[[Any, Any], Agreement]] = field(default_factory=dict)
     rounds: int = 9
     threads: int = 1
+    warm: bool = True
 
     def __post_init__(self) -> None:
         names = [self.ours.name, *(peer.name for peer in self.peers)]
@@ -88,6 +92,11 @@ class Contest:
             raise ValueError(f"contest {self.name!r}: expected names of their own for all contenders, got {names}")
         if unknown := set(self.agree) - set(names[1:]):
             raise ValueError(f"contest {self.name!r}: agreement with {sorted(unknown)}, who takes no part")
+        for who in (self.ours, *self.peers):
+            if not 0 < who.share <= 1:
+                raise ValueError(f"contest {self.name!r}: expected a share in (0, 1] of {who.name}, got {who.share}")
+        if self.rounds < 1 or self.threads < 1:
+            raise ValueError(f"contest {self.name!r}: expected rounds and threads of 1 or more")
 
 
 @dataclass(frozen=True)
@@ -98,12 +107,14 @@ class Entry:
         name, group: the contest's.
         make: builds its inputs and contenders; given a scratch folder of its own. May leave out peers that are missing.
         needs: modules without which there is no contest at all.
+        long: takes many minutes, and is left out unless it is asked for.
     """
 
     name: str
     group: str
     make: Callable[[Path], Contest]
     needs: tuple[str, ...] = ()
+    long: bool = False
 
     def missing(self) -> tuple[str, ...]:
         """The modules of `needs` that are not installed."""

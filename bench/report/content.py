@@ -12,6 +12,7 @@ from bench.record import Record
 from bench.report import (
     calibration_plots,
 )
+from bench.report.beside import beside_of
 from bench.report.calibration import calibration_table, study_of, verdicts
 from bench.report.coverage import coverage_table, shipped_study
 from bench.report.crowd import listed
@@ -58,6 +59,8 @@ def gather(source: Source, changes: Changes | None = None) -> Content:
     failures = tuple(_failures(source))
     if len(failures) > _TOLD:
         notes.append(f"{len(failures)} cells failed: the first {_TOLD} are told below, the records have all")
+    beside, unread = beside_of(source.folder)
+    notes += unread
     return Content(
         title=source.title,
         matrix=source.matrix,
@@ -70,6 +73,7 @@ def gather(source: Source, changes: Changes | None = None) -> Content:
         tables=tuple(table for table in tables if table is not None),
         published=tuple(published_tables()),
         changes=changes,
+        beside=beside,
     )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.report.parts import Calibration, Changes, Content, Section
+from bench.report.parts import Beside, Calibration, Changes, Content, Section
 from bench.report.style import Picture
 from bench.report.tables import Datum, Table
 
@@ -44,6 +44,8 @@ def _lines(content: Content) -> Iterator[str]:
         yield from _section(section)
     if content.changes is not None:
         yield from _changes(content.changes)
+    if content.beside is not None:
+        yield from _beside(content.beside)
     for calibration in content.calibrations:
         yield from _calibration(calibration)
     if content.coverage is not None:
@@ -69,6 +71,16 @@ def _changes(changes: Changes) -> Iterator[str]:
         if shown.lines:
             yield f"\n### {held.title}\n\n{table(shown)}\n"
     yield from (f"\n{escape(note)}\n" for note in changes.notes)
+
+
+def _beside(beside: Beside) -> Iterator[str]:
+    yield f"## {beside.title}\n\n{escape(beside.intro)}\n"
+    yield from (f"- {escape(text)}" for text in beside.findings)
+    for group in beside.groups:
+        yield f"\n### {escape(group.title)}\n"
+        if group.picture is not None:
+            yield _picture(group.picture)
+        yield f"{table(group.table)}\n"
 
 
 def _section(section: Section) -> Iterator[str]:

@@ -182,6 +182,7 @@ def contents_of(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
         ]
         parts.append((section.sheet.dataset, [(title, anchor) for title, anchor, there in found if there]))
     rest = [(content.changes.title, "changes")] if content.changes is not None else []
+    rest += [(content.beside.title, "beside")] if content.beside is not None else []
     rest += [(f"Calibration: {c.dataset}", f"calibration-{c.slug}") for c in content.calibrations]
     rest += [(content.coverage.title, "coverage-part")] if content.coverage else []
     rest += [("Failures", "failures")] if content.failures else []

@@ -90,6 +90,25 @@ class Changes:
 
 
 @dataclass(frozen=True)
+class BesideGroup:
+    """One kind of work that other libraries did too."""
+
+    title: str
+    picture: Picture | None
+    table: Table
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What other libraries did beside this one."""
+
+    title: str
+    intro: str
+    findings: tuple[str, ...]
+    groups: tuple[BesideGroup, ...]
+
+
+@dataclass(frozen=True)
 class Content:
     """The whole report."""
 
@@ -104,3 +123,4 @@ class Content:
     tables: tuple[Table, ...]  # skipped, models, protocol, provenance
     published: tuple[Table, ...]
     changes: Changes | None = None  # against another run, where one is named
+    beside: Beside | None = None  # other libraries, where some were raced

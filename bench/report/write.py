@@ -79,3 +79,5 @@ def _pictures(content: Content) -> Iterator[Picture]:
             yield from section.steps.pictures
     for calibration in content.calibrations:
         yield from calibration.pictures
+    if content.beside is not None:
+        yield from (group.picture for group in content.beside.groups if group.picture is not None)

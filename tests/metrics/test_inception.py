@@ -23,7 +23,7 @@ from bench.metrics.inception_score import inception_score
 from bench.metrics.kernel import kernel_distance
 from bench.metrics.manifold import precision_recall
 from bench.metrics.network import as_rgb
-from tests.kaiming_inception import Images, blobs, save_weights
+from bench.peers.inception_weights import Images, blobs, save_weights
 from tests.pickled_code import Bomb, Executed
 from tests.published_weights import published_file
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.perf.many_records import write_many
+from bench.peers.many_records import write_many
 
 pytestmark = pytest.mark.slow
 

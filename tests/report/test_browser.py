@@ -15,10 +15,10 @@ from baselines.types import Draw
 from bench import store
 from bench.compare import standings, telling
 from bench.compare.changes import compare
+from bench.peers.many_records import write_many
 from bench.record import Record
 from bench.report import write_report
 from bench.report.document import html
-from tests.perf.many_records import write_many
 from tests.report.conftest import write_results
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[browser]'")

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench import store
+from bench.peers.many_records import write_many
 from bench.record import Record
 from bench.report import crowd, write_report
 from bench.report.artifacts import Images
@@ -29,7 +30,6 @@ from bench.report.source import open_results
 from bench.report.structures import structures_table
 from bench.report.style import draw, label_points
 from bench.report.svg import slim
-from tests.perf.many_records import write_many
 
 Make = Callable[..., Path]
 XLINK = "{http://www.w3.org/1999/xlink}href"

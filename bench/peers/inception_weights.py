@@ -1,4 +1,4 @@
-"""Inception's architecture with random weights that behave: for tests where the real weights are not at hand."""
+"""Inception's architecture with random weights that behave, for races and tests where the real ones are not at hand."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def save_weights(folder: Path) -> Path:
 
     nothing = folder / "nothing.pth"
     torch.save({}, nothing)
-    torch.manual_seed(0)
-    net = Bare("inception-v3-compat", ["logits"], feature_extractor_weights_path=str(nothing))
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight)
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = Bare("inception-v3-compat", ["logits"], feature_extractor_weights_path=str(nothing))
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 1.0
     net.train()
     with torch.no_grad():
         net(blobs(8, 0))

@@ -64,7 +64,7 @@ def _training(
     rows = [{"images": 20_000.0 * k, "main/loss": 2 / k, "val_bits_per_dim": 1.5 + 1 / k} for k in range(1, 21)]
     curve = (_artifact(folder, "curve", json.dumps({"rows": rows}).encode(), "json"),) if real is not None else ()
     measured = (
-        Measurement("parameters", float(rng.integers(1e5, 1e6)), "", "none", 1, "train"),
+        Measurement("parameters", float(rng.integers(100_000, 1_000_000)), "", "none", 1, "train"),
         Measurement("bits_per_dim[elbo]", 1.5 + skill, "bits/dim", "lower", 360, "train", kind="upper_bound"),
         Measurement("training_s", 100 * skill + 10, "s", "lower", 1, "train"),
     )
