@@ -145,7 +145,7 @@ def test_a_contest_of_a_tiny_size_agrees(what: Any, family: str) -> None:
 
 
 def test_training_lowers_the_loss_of_everyone() -> None:
-    contest = flows.contest("tiny", "training", DIMS, 64, FAMILIES["MAF"], steps=20)
+    contest = flows.contest("tiny", "training", DIMS, 64, FAMILIES["MAF"], times=20)
     for contender in (contest.ours, *contest.peers):
         first = float(contender.work())
         assert float(contender.work()) < first, contender.name
