@@ -16,20 +16,30 @@ from baselines.errors import UserError
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) end the run alike, and it says how it goes on."""
+def stoppable(told: str = "stopped; the same command goes on from here", once: bool = False) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) end the run alike, and it says how it goes on.
+
+    once: further ones are not heard, so that what the first one left to be cleaned up is.
+    """
     before = {}
     if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody set them
         kept = (signal.SIG_IGN, None)  # nohup, or a handler of another language
-        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) not in kept}
+        numbers = (signal.SIGTERM, signal.SIGHUP, *((signal.SIGINT,) if once else ()))
+        before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) not in kept}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for other in before if once else ():
+            signal.signal(other, signal.SIG_IGN)
+        raise Terminated(number)
+
     for number in before:
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt as end:
         with suppress(OSError):  # the terminal may be gone
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
-        raise typer.Exit(exit_status(stop)) from None
+            print(f"\n{told}", file=sys.stderr)
+        raise typer.Exit(exit_status(end)) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -41,10 +51,6 @@ class Terminated(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Terminated(number)
 
 
 def exit_status(stop: KeyboardInterrupt) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from baselines.errors import UserError
+from bench.cli_common import stoppable
 from bench.gate.outcome import PAIRS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ not grow.
 With two results folders, scores of the same cells and seeds under the same protocol are compared, by intervals of
 their paired differences; counters exactly; times are told as trends.
 
-Exit status: 0 nothing got worse, 1 something did, 2 the comparison could not be made.
+Exit status: 0 nothing got worse, 1 something did, 2 the comparison, or a part of it, could not be made.
 
 A regression that is wanted is named with --accept, or for good in a commit's trailer: `Gate-accept: NAME; reason`.
 
@@ -83,17 +84,19 @@ def gate(
         if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
             raise UserError(f"{option} {path}: expected a file in an existing folder")
     _check_given(results or [], suite, pairs, self_test, json_)
-    signal.signal(signal.SIGTERM, _stop)  # so that the worktree goes
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UserError(f"gate --device: expected cpu or cuda, got {device!r}")
     begin = time.monotonic()
     record: dict[str, Any] | None = None
-    if results:
-        from bench.gate.records import compare
+    with stoppable("stopped: nothing was compared", once=True):  # by signals too, so that the worktree goes
+        if results:
+            from bench.gate.records import compare
 
-        outcome = compare(results[0], results[1], select, all_metrics)
-    elif base is not None:
-        outcome = _against(base, suite or "short", pairs, select, device)
-    else:
-        outcome, record = _self_test(trials, pairs, device)
+            outcome = compare(results[0], results[1], select, all_metrics)
+        elif base is not None:
+            outcome = _against(base, suite or "short", pairs, select, device)
+        else:
+            outcome, record = _self_test(trials, pairs, device)
     outcome = replace(outcome.accepting(accept or ()), seconds=time.monotonic() - begin)
     Console().print(show.terminal(outcome, every))
     if record is not None and json_ is not None:
@@ -164,10 +167,6 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         self._status.stop()
-
-
-def _stop(*_: object) -> None:
-    raise SystemExit(143)
 
 
 def _said(chosen: Iterable[str]) -> str:

@@ -289,8 +289,9 @@ def _parse(line: bytes, place: str, same: dict[bytes, Any]) -> Record:
     if record.status not in get_args(Status):
         raise ValueError(f"status: expected one of {get_args(Status)}, got {record.status!r}")
     for m in record.measured:
-        if not isinstance(m.value, int | float):
-            raise TypeError(f"{m.metric}: expected a number, got {m.value!r}")
+        for value in (m.value, *(bound for bound in (m.low, m.high) if bound is not None)):
+            if not isinstance(value, int | float) or not math.isfinite(value):  # 1e999 is no constant, but infinite
+                raise TypeError(f"{m.metric}: expected a finite number, got {value!r}")
     return record
 
 

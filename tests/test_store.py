@@ -89,6 +89,8 @@ def test_a_truncated_last_line_is_told_and_does_not_swallow_the_next_record(tmp_
         json.dumps({**make("x").as_json(), "status": "fine"}).encode(),
         json.dumps(make("x", math.nan).as_json()).encode(),
         json.dumps(make("x", value=1.0).as_json()).replace('"value": 1.0', '"value": "1"').encode(),
+        json.dumps(make("x", value=1.0).as_json()).replace('"value": 1.0', '"value": 1e999').encode(),
+        json.dumps(make("x", value=1.0).as_json()).replace('"low": 0.5', '"low": "2"').encode(),
         json.dumps({**make("x").as_json(), "surprise": 1}).encode(),
     ],
 )

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import ndtr, stdtr
 
 from bench.compare.boards import SPEED_UNITS, Board, Entry
-from bench.gate.quality import ALPHA, Compared, Difference, change_told, difference, interval_told
+from bench.gate.quality import ALPHA, Compared, Difference, change_told, difference, grain, interval_told
 from bench.record import Measurement
 from bench.report.grouping import scale_of
 
@@ -105,9 +105,10 @@ def _unpaired(
     """Welch's t of entries that seeds do not pair, on logarithms where reports take their intervals so."""
     if min(len(first), len(second)) < 2:
         return None
-    log = scale_of([*first, *second]) == "log"
-    sides = [np.array([math.log(m.value) if log else m.value for m in side]) for side in (first, second)]
-    errors = [float(side.var(ddof=1)) / len(side) for side in sides]
+    scale = scale_of([*first, *second])
+    sides = [np.array([math.log(m.value) if scale == "log" else m.value for m in side]) for side in (first, second)]
+    least = grain([*first, *second], scale) ** 2 / 2
+    errors = [max(float(side.var(ddof=1)), least) / len(side) for side in sides]
     sign = -1.0 if first[0].better == "higher" else 1.0
     worse = sign * float(sides[1].mean() - sides[0].mean())
     beyond = abs(worse) - tolerance

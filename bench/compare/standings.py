@@ -38,6 +38,7 @@ class Standings:
     boards: tuple[tuple[Board, list[Place]], ...]
     unranked: tuple[Unranked, ...]
     copies: int  # records that several folders hold, counted once
+    left_out: tuple[Path, ...] = ()  # of the paths that were given, what is no results folder
 
 
 def rank(
@@ -46,7 +47,7 @@ def rank(
     """Merge results folders and rank what is comparable.
 
     Args:
-        paths: results folders.
+        paths: results folders; what lies beside such folders, as `results/*` also names it, is left out and told.
         by: of BY, or other metric families; empty: all of BY.
         datasets: only these; empty: all.
         all_draws: every draw of a model; else one for each sampler, as reports choose it.
@@ -54,7 +55,8 @@ def rank(
     Raises:
         UserError: if a folder cannot be read, a metric or data set is in none, or nothing can be ranked.
     """
-    folders = open_folders(paths)
+    left_out = tuple(path for path in paths if path.exists() and not (path / "records").is_dir())
+    folders = open_folders([path for path in paths if path not in left_out] or paths)
     records = [r for folder in folders for r in folder.source.records]
     known = list(dict.fromkeys(r.cell.dataset for r in records))
     for name in datasets:
@@ -74,7 +76,7 @@ def rank(
             f"leaderboard: expected scores of {', '.join(families)} in {', '.join(f.name for f in folders)}, got none"
         )
     ranked = tuple((board, places(board)) for board in made)
-    return Standings(tuple(folders), tuple(found), ranked, tuple(unranked), copies)
+    return Standings(tuple(folders), tuple(found), ranked, tuple(unranked), copies, left_out)
 
 
 def document(standings: Standings) -> Document:
@@ -218,5 +220,7 @@ def _notes(standings: Standings) -> Iterable[str]:
         yield f"{standings.copies} records are the same measurement in several folders, and are counted once."
     if standings.unranked:
         yield f"{len(standings.unranked)} scores are comparable with nothing here: the page and the Markdown list them."
+    if standings.left_out:
+        yield f"Left out, without records: {', '.join(map(str, standings.left_out))}."
     for folder in standings.folders:
         yield from (f"{folder.name}: {problem}" for problem in folder.source.problems[:5])

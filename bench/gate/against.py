@@ -49,13 +49,15 @@ def against(
         UserError: if there is no such base or suite, or nothing could be timed.
     """
     base = find_base(place, ref)
+    chosen = _chosen(base, place, suite)
     if not base.code_changed:
         what = f"{len(base.changed)} files, none of which is code" if base.changed else "no file at all"
         return Outcome(base.title, (), (f"{what} differ{'s' * (not base.changed)} from the base: nothing was timed",))
     with side_by_side(base) as trees:
-        found, notes = _measure(base, trees, place, suite, most, select, device, told)
-    if all(row.base == row.head == "fails" for row in found):
-        raise UserError(f"gate: no workload of {suite} could be run on either side: {found[0].note}")
+        found, notes = _measure(base, trees, chosen, suite, most, select, device, told)
+    if all(row.verdict in ("error", "new", "unclear") for row in found):
+        why = "; ".join(f"{row.name}: {row.note or row.verdict}" for row in found[:1]) or "it is empty"
+        raise UserError(f"gate: expected work of {suite} that runs on both sides, got none to compare; {why}")
     rule = (
         f"Slower: in most of {most} pairs of processes both the rounds' ratio > {LEAST_RATIO} and the rank-sum test's "
         f"p < {MOST_P}, by wall or CPU time. Counters must not grow. Ratios are judged; seconds of a call are a trend."
@@ -63,27 +65,52 @@ def against(
     return Outcome(base.title, tuple(found), (*notes, rule)).accepting(base.accepted)
 
 
-def _measure(
-    base: Base, trees: Trees, place: Path, suite: str, most: int, select: str | None, device: str, told: Told | None
-) -> tuple[list[Row], list[str]]:
-    files = PERF if suite == "perf" else suite
+def _chosen(base: Base, place: Path, suite: str) -> Path | None:
+    """The file or folder of a suite in the checkout; None: the gate's own workloads.
+
+    Raises:
+        UserError: if there is none, or it could time nothing of this checkout.
+    """
     if suite in SUITES:
-        return _workloads(trees, own_workloads(trees.head), suite, most, select, device, told), []
+        if not (base.root / "bench" / "__init__.py").is_file():
+            raise UserError(
+                f"gate --suite {suite}: times this program's own code, expected in bench/ of the checkout, got "
+                f"{base.root} without; to time other code: --suite FILE.py with its workloads"
+            )
+        return None
+    files = PERF if suite == "perf" else suite
     chosen = (place / files) if (place / files).exists() else (base.root / files)
     if not chosen.exists():
         raise UserError(
             f"gate --suite {suite}: expected {', '.join(SUITES)}, perf, a .py file of workloads or pytest-benchmark "
             f"tests, got no such name or file"
         )
-    is_tests = chosen.is_dir() or chosen.name.startswith("test_") or chosen.stem.endswith("_test")
-    if not is_tests:
-        if chosen.suffix != ".py":
-            raise UserError(f"gate --suite {suite}: expected a .py file, got {chosen.name}")
-        return _workloads(trees, chosen.resolve(), "", most, select, device, told), []
-    if not chosen.resolve().is_relative_to(base.root.resolve()):
+    if not _is_tests(chosen) and chosen.suffix != ".py":
+        raise UserError(f"gate --suite {suite}: expected a .py file, got {chosen.name}")
+    if _is_tests(chosen) and not chosen.resolve().is_relative_to(base.root.resolve()):
         raise UserError(f"gate --suite {suite}: expected tests inside the checkout {base.root}, got {chosen}")
-    inside = str(chosen.resolve().relative_to(base.root.resolve()))
-    return benchmarks.measure(trees, inside, select, most, told)
+    return chosen.resolve()
+
+
+def _is_tests(chosen: Path) -> bool:
+    return chosen.is_dir() or chosen.name.startswith("test_") or chosen.stem.endswith("_test")
+
+
+def _measure(
+    base: Base,
+    trees: Trees,
+    chosen: Path | None,
+    suite: str,
+    most: int,
+    select: str | None,
+    device: str,
+    told: Told | None,
+) -> tuple[list[Row], list[str]]:
+    if chosen is None:
+        return _workloads(trees, own_workloads(trees.head), suite, most, select, device, told), []
+    if not _is_tests(chosen):
+        return _workloads(trees, chosen, "", most, select, device, told), []
+    return benchmarks.measure(trees, str(chosen.relative_to(base.root.resolve())), select, most, told)
 
 
 def _workloads(

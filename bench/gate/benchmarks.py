@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baselines.errors import UserError
 from bench.gate.outcome import PAIRS, Row
 from bench.gate.pairs import Name, Told, abba
-from bench.gate.process import environment
+from bench.gate.process import end_group, environment
 from bench.gate.rule import LEAST_ROUNDS, Pair, Tally, counter_rows, failed_row
 from bench.gate.trees import Trees
 
 ROUNDS = 10
 """Rounds of each benchmark in one process; benchmarks may make more, and tests/perf/conftest.py reads this number."""
 
+PLUGIN = "trilemma_gate_failures"
+SIDES: tuple[Name, Name] = ("base", "head")
+
 Benchmarks = dict[str, dict[str, Any]]
-Collected = dict[Name, list[Benchmarks]]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one process of pytest measured, and which tests (or files, or all of it) failed: name -> why."""
+
+    found: Benchmarks
+    failed: Mapping[str, str]
+
+
+Runs = dict[Name, list[Ran]]
+"""Of each side, pair by pair."""
 
 
 def read(text: str, where: str) -> Benchmarks:
@@ -38,6 +55,10 @@ def read(text: str, where: str) -> Benchmarks:
             rounds = benchmark["stats"]["data"]
             if not all(isinstance(x, int | float) and math.isfinite(x) and x > 0 for x in rounds):
                 raise UserError(f"{where}: {name}: expected times above 0 in stats.data")
+            counters = dict(dict(benchmark.get("extra_info") or {}).get("counters") or {})
+            if not all(isinstance(x, int | float) for x in counters.values()):
+                raise UserError(f"{where}: {name}: expected numbers in extra_info.counters, got {counters}")
+            benchmark["extra_info"] = {"counters": counters}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
@@ -48,23 +69,57 @@ def read(text: str, where: str) -> Benchmarks:
     return found
 
 
-def run(tree: Path, files: str, select: str | None, out: Path, timeout_s: float) -> tuple[Benchmarks, str]:
-    """One process of pytest over the benchmarks of a tree; what it measured, and its last words where it failed."""
+def run(tree: Path, files: str, select: str | None, place: Path, timeout_s: float) -> Ran:
+    """One process of pytest over the benchmarks of a tree.
+
+    Args:
+        tree: where; its packages are imported first.
+        files: a folder or file of tests, relative to the tree.
+        select: passed to pytest as -k.
+        place: a folder for what pytest and its plugin write.
+        timeout_s: for the process.
+    """
+    out, failures, plugins = place / "benchmarks.json", place / "failures.jsonl", place / "plugins"
+    plugins.mkdir(exist_ok=True)
+    shutil.copyfile(Path(__file__).with_name("pytest_failures.py"), plugins / f"{PLUGIN}.py")
     command = [
         *(sys.executable, "-P", "-m", "pytest", files, "--benchmark-only", "-p", "no:xdist", "-q", "--no-header"),
         *(f"--benchmark-json={out}", "--benchmark-save-data", "--continue-on-collection-errors", "-m", ""),
-        *(("-k", select) if select else ()),
+        *("-p", PLUGIN, *(("-k", select) if select else ())),
     ]
-    variables = {**environment(tree), "TRILEMMA_GATE_ROUNDS": str(ROUNDS)}
-    out.unlink(missing_ok=True)
-    try:
-        done = subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return {}, f"no end within {timeout_s:g} s"
-    told = "" if done.returncode == 0 else (done.stdout + done.stderr).strip()[-2000:]
+    variables = environment(tree)
+    variables |= {"TRILEMMA_GATE_ROUNDS": str(ROUNDS), "TRILEMMA_GATE_FAILURES": str(failures)}
+    variables["PYTHONPATH"] += os.pathsep + str(plugins)
+    for path in (out, failures):
+        path.unlink(missing_ok=True)
+    code, told = _process(command, tree, variables, timeout_s)
+    lines = failures.read_text(encoding="utf-8").splitlines() if failures.is_file() else []
+    failed: dict[str, str] = {}
+    for name, why in map(json.loads, lines):
+        failed.setdefault(name, why)
+    if code != 0 and not failed:
+        failed[files] = told
     if not out.is_file() or not out.stat().st_size:
-        return {}, told or "pytest wrote no benchmarks"
-    return read(out.read_text(encoding="utf-8"), str(out)), told
+        return Ran({}, failed or {files: "pytest wrote no benchmarks"})
+    return Ran(read(out.read_text(encoding="utf-8"), str(out)), failed)
+
+
+def _process(command: Sequence[str], tree: Path, variables: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
+    """Its exit status and its last line; whatever it started has ended too."""
+    with tempfile.TemporaryFile() as told:
+        process = subprocess.Popen(
+            command, cwd=tree, env=variables, stdin=subprocess.DEVNULL, stdout=told, stderr=told, process_group=0
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return -1, f"no end within {timeout_s:g} s"
+        finally:
+            end_group(process.pid)
+            process.wait()
+        told.seek(0)
+        lines = told.read().decode(errors="replace").strip().splitlines()
+        return code, f"{lines[-1] if lines else 'no word'} (exit status {code})"
 
 
 def overlay(trees: Trees) -> None:
@@ -100,62 +155,92 @@ def measure(
         UserError: if neither side measured anything.
     """
     overlay(trees)
-    collected: Collected = {"base": [], "head": []}
-    words: dict[Name, str] = {}
+    ran: Runs = {"base": [], "head": []}
     for i in range(pairs):
         for name in abba("base" if i % 2 == 0 else "head", 1):
             if told is not None:
                 told(f"pair {i + 1} of {pairs}: {files} on the {name}")
             tree = trees.base if name == "base" else trees.head
-            found, said = run(tree, files, select, trees.base.parent / f"{name}.json", timeout_s)
-            collected[name].append(found)
-            words[name] = said or words.get(name, "")
-        if not collected["head"][0] and not collected["base"][0]:
-            raise UserError(f"{files}: expected benchmarks, got none: {_last(words)}")
-        if all(tally.decided for tally in tallies(collected, pairs).values()):
+            ran[name].append(run(tree, files, select, trees.base.parent, timeout_s))
+        if not any(runs[0].found for runs in ran.values()):
+            raise UserError(f"{files}: expected benchmarks, got none: {_words(ran)}")
+        if all(tally.decided for tally in tallies(ran, pairs).values()):
             break
-    notes = [f"pytest failed on the {name}: {text.strip().splitlines()[-1]}" for name, text in words.items() if text]
-    return rows(collected, words, pairs), notes
+    return rows(ran, pairs), notes(ran)
 
 
-def tallies(collected: Collected, pairs: int = PAIRS) -> dict[str, Tally]:
+def tallies(ran: Runs, pairs: int = PAIRS) -> dict[str, Tally]:
     """The votes on each benchmark that both sides measured in every pair with enough rounds."""
     found = {}
-    for name in _names(collected):
-        rounds = [[side[name]["stats"]["data"] for side in collected[s] if name in side] for s in ("base", "head")]
-        if len(rounds[0]) == len(rounds[1]) == len(collected["base"]) and _fewest(rounds) >= LEAST_ROUNDS:
-            found[name] = Tally(pairs, [Pair(tuple(b), tuple(h)) for b, h in zip(*rounds, strict=True)])
+    for name in _names(ran):
+        base, head = ([r.found[name]["stats"]["data"] for r in ran[s] if name in r.found] for s in SIDES)
+        if len(base) == len(head) == len(ran["base"]) and min(map(len, [*base, *head])) >= LEAST_ROUNDS:
+            found[name] = Tally(pairs, [Pair(tuple(b), tuple(h)) for b, h in zip(base, head, strict=True)])
     return found
 
 
-def rows(collected: Collected, words: Mapping[Name, str], pairs: int = PAIRS) -> list[Row]:
-    """One row a benchmark, and one a counter that it put into extra_info["counters"]."""
-    judged, out = tallies(collected, pairs), []
-    for name in _names(collected):
+def rows(ran: Runs, pairs: int = PAIRS) -> list[Row]:
+    """One row a benchmark, and one a counter that it put into extra_info["counters"]; one a test that only failed.
+
+    A benchmark that one side did not measure in every pair was not run there. One that was measured and whose test
+    then failed, in most pairs on the head alone, is broken too: what it computes is no longer right.
+    """
+    judged, out = tallies(ran, pairs), []
+    for name in _names(ran):
         label = name.removeprefix("tests/perf/")
-        there = {s: [side[name] for side in collected[s] if name in side] for s in ("base", "head")}
-        if name in judged:
+        there = {s: [r.found[name] for r in ran[s] if name in r.found] for s in SIDES}
+        base, head = (None if len(there[s]) == len(ran[s]) else _why(ran[s], name) for s in SIDES)
+        if base is not None or head is not None:
+            out.append(failed_row(label, base, head, ran=bool(there["base"])))
+        elif _mostly_fails(ran["head"], name) and not _mostly_fails(ran["base"], name):
+            out.append(failed_row(label, None, _why(ran["head"], name)))
+        elif name in judged:
             out.append(judged[name].row(label))
-        elif not there["base"] or not there["head"]:
-            missing = _last(words) or "not measured"
-            out.append(failed_row(label, None if there["base"] else missing, None if there["head"] else missing))
-            continue
         else:
-            fewest = _fewest([[b["stats"]["data"] for b in there[s]] for s in ("base", "head")])
-            note = f"{fewest} rounds; the test needs {LEAST_ROUNDS}, and every pair both sides"
-            out.append(Row("time", label, "unclear", note=note))
-        counters = [dict(there[s][0].get("extra_info", {}).get("counters", {})) for s in ("base", "head")]
-        out.extend(counter_rows(label, counters[0], counters[1]))
+            fewest = min(len(b["stats"]["data"]) for s in SIDES for b in there[s])
+            out.append(Row("time", label, "unclear", note=f"{fewest} rounds; the test needs {LEAST_ROUNDS}"))
+        if there["base"] and there["head"]:
+            out.extend(counter_rows(label, *(there[s][0]["extra_info"]["counters"] for s in SIDES)))
+    return [*out, *_only_failed(ran)]
+
+
+def _only_failed(ran: Runs) -> list[Row]:
+    """Tests, files and whole runs that failed on the head with no benchmark that could tell it."""
+    told, out = _names(ran), []
+    lacking = [name for name in told if any(name not in r.found for r in ran["head"])]
+    for name in dict.fromkeys(name for r in ran["head"] for name in r.failed):
+        if name not in told and not any(_within(other, name) for other in lacking):
+            base = _why(ran["base"], name) if any(name in r.failed for r in ran["base"]) else None
+            out.append(failed_row(name.removeprefix("tests/perf/"), base, _why(ran["head"], name)))
     return out
 
 
-def _names(collected: Collected) -> list[str]:
-    return list(dict.fromkeys(name for side in ("head", "base") for held in collected[side] for name in held))
+def notes(ran: Runs) -> list[str]:
+    """What pytest said of failures, so that none is passed over in silence."""
+    said = []
+    for side in SIDES:
+        failed = {name: why for r in ran[side] for name, why in r.failed.items()}
+        said += [f"pytest failed on the {side}: {name}: {why[:200]}" for name, why in failed.items()][:5]
+    return said
 
 
-def _fewest(rounds: list[list[list[float]]]) -> int:
-    return min((len(values) for side in rounds for values in side), default=0)
+def _names(ran: Runs) -> list[str]:
+    return list(dict.fromkeys(name for side in ("head", "base") for r in ran[side] for name in r.found))
 
 
-def _last(words: Mapping[Name, str]) -> str:
-    return next((text.strip().splitlines()[-1] for text in words.values() if text.strip()), "")
+def _mostly_fails(runs: Sequence[Ran], name: str) -> bool:
+    return 2 * sum(name in r.failed for r in runs) > len(runs)
+
+
+def _why(runs: Sequence[Ran], name: str) -> str:
+    """Why a test failed or was not measured: its own failure, or that of its file or of the whole run."""
+    return next((why for r in runs for place, why in r.failed.items() if _within(name, place)), "not measured")
+
+
+def _within(name: str, place: str) -> bool:
+    """Whether a test is this one, or of this file or folder."""
+    return name == place or name.startswith((f"{place}::", f"{place}/"))
+
+
+def _words(ran: Runs) -> str:
+    return next((why for runs in ran.values() for r in runs for why in r.failed.values()), "no word from pytest")

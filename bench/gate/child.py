@@ -62,7 +62,8 @@ def check_own(tree: Path, packages: list[str]) -> dict[str, str]:
         if spec is None or spec.origin is None:
             continue
         found[name] = spec.origin
-        if (tree / name).is_dir() and not Path(spec.origin).resolve().is_relative_to(tree):
+        own = any((top / name).is_dir() for top in (tree, tree / "src"))
+        if own and not Path(spec.origin).resolve().is_relative_to(tree):
             raise Foreign(f"{name}: expected it from {tree}, got {spec.origin}")
     return found
 

@@ -16,6 +16,7 @@ Verdict = Literal[
     "regression",  # worse, by the rule
     "broken",  # worked on the base, fails on the head
     "lost",  # measured on the base, on the head no more
+    "error",  # fails on both sides, or on the base that had run it: nothing was compared
     "accepted",  # one of these, which somebody wanted
     "improvement",
     "same",
@@ -27,11 +28,13 @@ Verdict = Literal[
     "trend",  # told, never judged
 ]
 
-FAILING: frozenset[Verdict] = frozenset({"regression", "broken", "lost"})
-"""What makes the gate fail."""
+WORSE: frozenset[Verdict] = frozenset({"regression", "broken", "lost"})
+"""What the head made worse: exit status 1."""
+FAILING: frozenset[Verdict] = WORSE | {"error"}
+"""What makes the gate fail; an error alone with exit status 2, since nothing is known to be worse."""
 
 ORDER: tuple[Verdict, ...] = (
-    *("regression", "broken", "lost", "accepted", "suspect", "refused", "unclear"),
+    *("regression", "broken", "lost", "error", "accepted", "suspect", "refused", "unclear"),
     *("improvement", "new", "gone", "trend", "same"),
 )
 """The order in which rows are shown."""
@@ -66,14 +69,10 @@ class Outcome:
         return tuple(row for row in self.rows if row.verdict in FAILING)
 
     @property
-    def judged(self) -> tuple[Row, ...]:
-        """The rows on which something was compared."""
-        return tuple(row for row in self.rows if row.verdict not in ("refused", "new", "gone", "trend"))
-
-    @property
     def exit_code(self) -> int:
-        """0: no regression; 1: a regression; a run in which nothing could be compared raises before."""
-        return 1 if self.failing else 0
+        """0: nothing got worse; 1: something did; 2: something could not be compared, and the rest is no worse."""
+        verdicts = {row.verdict for row in self.rows}
+        return 1 if verdicts & WORSE else 2 if verdicts & FAILING else 0
 
     def accepting(self, wanted: Iterable[str]) -> Outcome:
         """The same with those failing rows accepted whose name holds one of these.

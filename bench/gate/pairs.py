@@ -51,10 +51,11 @@ class Timed:
 
     def rows(self) -> list[Row]:
         """Its time and its counters, or why there are none."""
-        name = self.work.label
+        name, known = self.work.label, self.counters
+        counters = counter_rows(name, known["base"], known["head"]) if len(known) == 2 else ()
         if self.failed:
-            return [failed_row(name, self.failed.get("base"), self.failed.get("head"))]
-        counters = counter_rows(name, self.counters["base"], self.counters["head"])
+            failed = failed_row(name, self.failed.get("base"), self.failed.get("head"), ran="base" in known)
+            return [failed, *counters]
         return [*counters] if self.untimed else [self.tally.row(name, self.per), *counters]
 
 
@@ -105,6 +106,8 @@ class Both:
             return
         once_s = once["base"]
         if once_s is None or once["head"] is None:
+            if once_s is not None:
+                timed.failed["head"] = "nothing to time, where the base has"
             timed.untimed = True
             return
         base_loops, head_loops, rounds = plan(max(once_s, 1e-7), timed.work.extra, self._job.work_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,16 +36,23 @@ class Job:
 
 
 def environment(tree: Path) -> dict[str, str]:
-    """The caller's, with the tree first among what Python imports from, and one thread for all arithmetic.
+    """The caller's, with the tree (and its src) first among what Python imports from, one thread for all arithmetic.
 
     What a surrounding pytest says of itself is left out, since the child may be one too. glibc is told to keep freed
     memory, as the cells of a run are, since clearing new pages is no part of the work.
     """
-    path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
+    tops = (str(top) for top in (tree, tree / "src") if top.is_dir())
+    path = os.pathsep.join(filter(None, (*tops, os.environ.get("PYTHONPATH"))))
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {**ours, **threads, **keep, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "MPLBACKEND": "Agg"}
+
+
+def end_group(pid: int) -> None:
+    """Kill the process that leads a group, and whatever it started and left behind."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 class Side:
@@ -63,6 +71,7 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=self._told,
             bufsize=0,
+            process_group=0,  # Ctrl-C is for the gate, which then ends all that the work has started
         )
         if core is not None:
             with suppress(
@@ -91,7 +100,11 @@ class Side:
         """
         said = self.ask({"do": "prepare", "name": name})
         once_s = said["once_s"]
-        return None if once_s is None else float(once_s), {str(k): float(v) for k, v in said["counters"].items()}
+        try:
+            counters = {str(k): float(v) for k, v in said["counters"].items()}
+        except (TypeError, ValueError) as error:
+            raise SideError(f"counters: expected numbers by name, got {said['counters']!r:.200}") from error
+        return None if once_s is None else float(once_s), counters
 
     def time(self, loops: int) -> tuple[float, float, int]:
         """Wall and CPU seconds of so many calls of the prepared work, and how often it waited for something.
@@ -113,8 +126,8 @@ class Side:
         return self._read()
 
     def close(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
+        """End the process and what it started, whatever they do."""
+        end_group(self._process.pid)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._told):
             if pipe is not None:

@@ -100,7 +100,8 @@ def difference(compared: Compared) -> Difference:
 
     Two seeds or more: Student's t of the paired differences. One: the two measurements' own intervals as if they were
     independent (half-widths in quadrature), which tell of the images that were drawn and nothing of another training.
-    Equal numbers are equal whatever the seeds.
+    Equal numbers are equal whatever the seeds. Shares are counts: two seeds may differ by the same count by chance,
+    which is no reason to be sure, so that the deviation is taken to be no less than that of rounding.
     """
     first = compared.base[0]
     both = [*compared.base, *compared.head]
@@ -113,7 +114,7 @@ def difference(compared: Compared) -> Difference:
     if np.abs(d).max() <= _PLACES * max(float(np.abs(a).max()), 1):
         kind, error = "equal", 0.0
     elif len(d) > 1:
-        error = float(d.std(ddof=1)) / math.sqrt(len(d))
+        error = max(float(d.std(ddof=1)), grain(both, scale)) / math.sqrt(len(d))
     else:
         errors = [_own_error(m, scale) for m in (compared.base[0], compared.head[0])]
         if errors[0] is None or errors[1] is None:
@@ -210,12 +211,21 @@ def _signed(text: str) -> float:
     return float(text.removesuffix(" %"))
 
 
+def grain(both: Sequence[Measurement], scale: Scale) -> float:
+    """Standard deviation that rounding gives a difference of two: of shares to 1/n, of numbers of modes to 1."""
+    if family_of(both[0].metric) == "modes":
+        return math.sqrt(2 / 12)
+    return math.sqrt(2 / 12) / max(1, min(m.n for m in both)) if scale == "share" else 0.0
+
+
 def _own_error(m: Measurement, scale: Scale) -> float | None:
-    """Standard error from a measurement's own interval; of one clipped at 0 the whole width counts as half of it."""
+    """Standard error from a measurement's own interval; of one clipped at 0 or 1 the whole width counts as half."""
     if m.low is None or m.high is None:
         return None
     low, high = m.low, m.high
     z = float(ndtri(1 - ALPHA))
+    if scale == "share" and (low <= 0 or high >= 1):
+        return max((high - low) / z, grain((m,), scale))
     if scale != "log":
         return (high - low) / (2 * z)
     if low <= 0:

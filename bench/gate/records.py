@@ -13,8 +13,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from baselines.errors import UserError
-from bench import variants
-from bench.gate.outcome import Outcome, Row, Verdict
+from bench import store, variants
+from bench.gate.outcome import FAILING, Outcome, Row, Verdict
 from bench.gate.quality import ALPHA, GATED, Compared, Difference, difference, judge, same_protocol
 from bench.gate.rule import counter_row
 from bench.record import Cell, Measurement, Record
@@ -65,13 +65,13 @@ def compare(base: Path, head: Path, select: str | None = None, every: bool = Fal
         for (metric, why), cells in met.refused.items()
     ]
     rows = [*met.cells, *judge(found), *met.counters, *refused, *_trends(met)]
-    if not any(row.group in ("quality", "counter") and row.verdict not in ("refused", "new", "gone") for row in rows):
+    scores = any(row.group == "quality" and row.verdict != "refused" for row in rows)
+    if not (scores or (met.counters and not refused) or any(row.verdict in FAILING for row in rows)):
         why = f"; {len(refused)} metrics were measured under other protocols: {refused[0].note}" if refused else ""
-        if not any(row.verdict == "broken" for row in rows):
-            raise UserError(
-                f"gate: expected cells that {base} and {head} have in common"
-                f"{f' and whose name holds {select!r}' if select else ''}, got none that can be compared{why}"
-            )
+        raise UserError(
+            f"gate: expected {'scores' if met.counters else 'cells'} that {base} and {head} have in common"
+            f"{f' and whose name holds {select!r}' if select else ''}, got none that can be compared{why}"
+        )
     return Outcome(f"{base} → {head}", tuple(rows), tuple(_notes(met, sources, found, every)))
 
 
@@ -164,9 +164,19 @@ def _notes(met: Met, sources: Sequence[Source], found: Sequence[Difference], eve
         )
     if met.other_speed:
         notes.append(f"{met.other_speed} times and peaks were taken under other conditions and are left out.")
+    if left := len(_unrecorded(sources[1])):
+        notes.append(
+            f"{sources[1].folder}: {left} cells of its matrix have no record: a part of it was run, or not yet."
+        )
     for source in sources:
         notes += [f"{source.folder}: {problem}" for problem in source.problems[:5]]
     return notes
+
+
+def _unrecorded(source: Source) -> list[str]:
+    """Keys of the cells that the run's matrix asks for and that are not there."""
+    wanted, here = store.read_run(source.folder).get("keys"), {r.key for r in source.records}
+    return [key for key in wanted if key not in here] if isinstance(wanted, list) else []
 
 
 def place_of(cell: Cell) -> Place:

@@ -201,6 +201,7 @@ SLACK = {
 }
 """Counters that are not compared exactly, with the reason."""
 
+_NO = "no finite number"
 UNITS = {"peak_allocated_bytes": "B", "gpu_peak_allocated_bytes": "B"}
 
 
@@ -213,6 +214,8 @@ def counter_row(name: str, counter: str, base: float, head: float) -> Row:
         base, head: the counts.
     """
     slack, unit = SLACK.get(counter, EXACTLY), UNITS.get(counter, "")
+    if not (math.isfinite(base) and math.isfinite(head)):
+        return Row("counter", name, "broken" if math.isfinite(base) else "error", f"{base:g}", f"{head:g}", note=_NO)
     verdict: Verdict = "regression" if head > base else "improvement"
     if slack.allows(base, head):
         verdict = "same"
@@ -234,19 +237,22 @@ def change_text(base: float, head: float) -> str:
     return share or f"{head - base:+.3g}"
 
 
-def failed_row(name: str, base: str | None, head: str | None) -> Row:
+def failed_row(name: str, base: str | None, head: str | None, ran: bool = False) -> Row:
     """A workload that could not be run on one side or on both.
 
     Args:
         name: of the workload.
         base, head: what it raised there; None where it ran.
+        ran: whether the base ran it at another time, so that it is not new.
     """
     first = [None if text is None else (text.strip().splitlines() or ["?"])[-1][:200] for text in (base, head)]
-    if head is None:
-        return Row("time", name, "new", "-", "runs", note=f"base: {first[0]}")
     if base is None:
         return Row("time", name, "broken", "runs", "fails", note=f"head: {first[1]}")
-    return Row("time", name, "unclear", "fails", "fails", note=f"on both sides: {first[1]}")
+    if head is None and not ran:
+        return Row("time", name, "new", "-", "runs", note=f"base: {first[0]}")
+    if head is None:
+        return Row("time", name, "error", "fails", "runs", note=f"base, which ran it before: {first[0]}")
+    return Row("time", name, "error", "fails", "fails", note=f"on both sides: {first[1]}")
 
 
 def counter_rows(name: str, base: dict[str, float], head: dict[str, float]) -> Sequence[Row]:

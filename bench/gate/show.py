@@ -13,7 +13,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from baselines.errors import UserError
-from bench.gate.outcome import FAILING, Outcome, Row
+from bench.gate.outcome import FAILING, WORSE, Outcome, Row
+from bench.plain_text import printable
 from bench.report.markdown import escape
 
 _STYLES: dict[str, str] = {
@@ -61,8 +62,8 @@ def terminal(outcome: Outcome, every: bool = False) -> Group:
     for row in rows:
         style = _STYLES.get(row.verdict, "")
         sure = " ".join(filter(None, (row.sure, f"({row.note})" if row.note and row.verdict != "same" else "")))
-        cells = (row.verdict, _plain(row.name), row.base, row.head, row.change, _plain(sure))
-        table.add_row(*(Text(text, style=style if i in (0, 4) else "") for i, text in enumerate(cells)))
+        cells = (row.verdict, row.name, row.base, row.head, row.change, sure)
+        table.add_row(*(Text(_plain(text), style=style if i in (0, 4) else "") for i, text in enumerate(cells)))
     notes = [Text(_plain(note), style="dim") for note in (rest, *outcome.notes) if note]
     verdict = Text(outcome.verdict, style="bold red" if outcome.failing else "bold green")
     parts: list[RenderableType] = [table] if rows else [Text(_plain(outcome.title))]
@@ -87,25 +88,31 @@ def markdown(outcome: Outcome, every: bool = False) -> str:
 
 
 def junit(outcome: Outcome) -> str:
-    """A test case a row, a suite a kind of comparison; a regression is a failure, what cannot be told is skipped."""
+    """A test case a row, a suite a kind of comparison; a regression is a failure, what cannot be told is skipped.
+
+    Elements and attributes are those of Jenkins' junit-10.xsd, which readers of JUnit agree on.
+    """
     root = ET.Element("testsuites", name="trilemma gate", time=f"{outcome.seconds:.3f}")
-    totals = Counter[str]()
+    totals = Counter(tests=0, failures=0, errors=0)
     for group in dict.fromkeys(row.group for row in outcome.rows):
         rows = [row for row in outcome.rows if row.group == group]
-        failures = sum(row.verdict in FAILING for row in rows)
-        skipped = sum(_skipped(row) for row in rows)
-        counts = {"tests": len(rows), "failures": failures, "errors": 0, "skipped": skipped}
+        worse = sum(row.verdict in WORSE for row in rows)
+        failing = sum(row.verdict in FAILING for row in rows)
+        counts = {"tests": len(rows), "failures": worse, "errors": failing - worse}
         totals.update(counts)
-        suite = ET.SubElement(root, "testsuite", {"name": f"gate.{group}"} | {k: str(n) for k, n in counts.items()})
+        skipped = sum(_skipped(row) for row in rows)
+        told = {k: str(n) for k, n in (counts | {"skipped": skipped}).items()}
+        suite = ET.SubElement(root, "testsuite", {"name": f"gate.{group}"} | told)
         for row in rows:
             case = ET.SubElement(suite, "testcase", classname=f"gate.{group}", name=_plain(row.name), time="0")
-            told = _plain(", ".join(f for f in (f"{row.base} → {row.head}", row.change, row.sure, row.note) if f))
+            said = _plain(", ".join(f for f in (f"{row.base} → {row.head}", row.change, row.sure, row.note) if f))
             if row.verdict in FAILING:
-                ET.SubElement(case, "failure", type=row.verdict, message=f"{row.verdict}: {told}").text = told
+                tag = "failure" if row.verdict in WORSE else "error"
+                ET.SubElement(case, tag, type=row.verdict, message=f"{row.verdict}: {said}").text = said
             elif _skipped(row):
-                ET.SubElement(case, "skipped", message=f"{row.verdict}: {told}")
+                ET.SubElement(case, "skipped", message=f"{row.verdict}: {said}")
             else:
-                ET.SubElement(case, "system-out").text = f"{row.verdict}: {told}"
+                ET.SubElement(case, "system-out").text = f"{row.verdict}: {said}"
     for name, n in totals.items():
         root.set(name, str(n))
     ET.indent(root)
@@ -130,4 +137,4 @@ def _skipped(row: Row) -> bool:
 
 def _plain(text: str) -> str:
     """One line without control characters, which XML forbids and terminals obey."""
-    return _NO_XML.sub("?", text).replace("\n", " ").replace("\r", " ").replace("\x7f", "?")
+    return _NO_XML.sub("?", printable(text)).replace("\n", " ").replace("\r", " ")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from pathlib import Path
 
 from baselines.errors import UserError
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NO_CODE = (".md", ".rst", ".txt.license")
 _NO_CODE_FOLDERS = ("results/", "reports/", "tests/", "docs/", ".github/", ".ci/")
 
@@ -50,9 +54,9 @@ class Trees:
     head: Path
 
     def packages(self) -> tuple[str, ...]:
-        """Importable packages at the top of either tree, but not tests: what each side has to import as its own."""
-        tops = (path for tree in (self.base, self.head) for path in tree.glob("*/__init__.py"))
-        return tuple(sorted({path.parent.name for path in tops} - {"tests"}))
+        """Importable packages at the top of either tree or in its src, but not tests: each side imports its own."""
+        tops = (top for tree in (self.base, self.head) for top in (tree, tree / "src"))
+        return tuple(sorted({path.parent.name for top in tops for path in top.glob("*/__init__.py")} - {"tests"}))
 
 
 def find_base(place: Path, ref: str) -> Base:
@@ -77,7 +81,7 @@ def find_base(place: Path, ref: str) -> Base:
         raise UserError(
             f"gate --base {ref}: expected a history that meets that of HEAD, got none in common{_deeper(root)}"
         )
-    differ = _git(root, "diff", "--name-only", "-z", commit).split("\0")
+    differ = _git(root, "diff", "--name-only", "--no-renames", "-z", commit).split("\0")  # of a moved file both names
     fresh = _git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0")
     dirty = bool(_git(root, "status", "--porcelain").strip())
     trailers = _git(
@@ -92,21 +96,42 @@ def side_by_side(base: Base) -> Iterator[Trees]:
     """The two trees in a temporary folder, which is gone afterwards, and so is git's note of the worktree.
 
     The head is a copy of the tracked and the untracked files that git does not ignore, so that edits made while the
-    gate runs do not reach it.
+    gate runs do not reach it. Signals wait while the two are made and while they go: git interrupted halfway leaves
+    what it cannot remove.
     """
-    folder = Path(tempfile.mkdtemp(prefix="trilemma-gate-")).resolve()
+    folder = Path(tempfile.gettempdir()).resolve() / f"trilemma-gate-{uuid.uuid4().hex[:12]}"
     trees = Trees(folder / "base", folder / "head")
     try:
-        _git(base.root, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
+        with undisturbed():
+            folder.mkdir(mode=0o700)
+            _git(base.root, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
         _copy_checkout(base.root, trees.head)
         yield trees
     finally:
-        _try(base.root, "worktree", "remove", "--force", "--force", str(trees.base))
-        shutil.rmtree(folder, ignore_errors=True)
-        _try(
-            base.root, "worktree", "unlock", str(trees.base)
-        )  # git locks it while it makes it, and may have been killed
-        _try(base.root, "worktree", "prune")
+        with undisturbed():
+            shutil.rmtree(folder, ignore_errors=True)
+            # its folder is gone, so that this only ends git's note, locked or not; `prune` would end others' too,
+            # such as those of a disk that is not mounted now
+            _try(base.root, "worktree", "remove", "--force", "--force", str(trees.base))
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP wait until the end of the block, and then take effect."""
+    came: list[int] = []
+    held = {}
+    if threading.current_thread() is threading.main_thread():  # elsewhere no signal comes
+        kept = (signal.SIG_IGN, None)  # nohup, or a handler of another language
+        held = {n: h for n in _STOPS if (h := signal.getsignal(n)) not in kept}
+    for number in held:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def _copy_checkout(root: Path, to: Path) -> None:
@@ -140,7 +165,15 @@ def _run(place: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[s
     no_hooks = f"core.hooksPath={os.devnull}"  # the user's hooks are not for a tree that nobody sees
     command = ["git", "-c", no_hooks, "-C", str(place), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", env=_environment())
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            env=_environment(),
+            start_new_session=True,  # out of reach of the terminal's Ctrl-C
+        )
     except FileNotFoundError as error:
         raise UserError("gate --base: expected git on this machine, got none") from error
 

@@ -222,6 +222,25 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
     assert "\x1b[31m" not in trilemma_here(tmp_path, "leaderboard", "a").stdout
 
 
+def test_what_lies_beside_results_folders_is_left_out_and_told(tmp_path: Path) -> None:
+    held = folder(tmp_path, "a", *several("a", 2.0), *several("bb", 3.0))
+    (tmp_path / "README.md").write_text("")
+    (tmp_path / "perf").mkdir()
+    found = rank([held, tmp_path / "README.md", tmp_path / "perf"], ["fd"])
+    assert [f.name for f in found.folders] == ["a"]
+    assert f"Left out, without records: {tmp_path / 'README.md'}, {tmp_path / 'perf'}." in document(found).notes
+    with pytest.raises(UserError, match="which is not a folder"):
+        rank([tmp_path / "README.md"])
+
+
+def test_shares_of_few_images_that_do_not_vary_do_not_decide(tmp_path: Path) -> None:
+    """One rounded step of 1/1000 apart, on seeds of their own: no deviation is seen, and none is proven to be 0."""
+    one = [record("one", s, coverage(0.500)) for s in (0, 1)]
+    other = [record("other", s, coverage(0.5005)) for s in (2, 3)]
+    _, places = only(rank([folder(tmp_path, "a", *one, *other)], ["coverage"]))
+    assert [p[1:] for p in told(places)] == [(1, 2), (1, 2)]
+
+
 def test_nothing_to_rank_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected scores of fd, fid"):
         rank([folder(tmp_path, "a", record("a", 0, coverage(0.5)))], ["fd"])

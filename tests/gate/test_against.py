@@ -139,7 +139,7 @@ def test_the_working_tree_against_its_past(repo: Path, tmp_path: Path, monkeypat
     assert rows["steady"].verdict == rows["last"].verdict == "same"
     assert rows["slower"].verdict == "regression"
     assert rows["slower"].change.startswith("1.200×")
-    assert "2 of 2 pairs" in rows["slower"].sure, "the third could not have changed it"
+    assert "3 of 3 pairs" in rows["slower"].sure, "the last two could not have changed it"
     assert rows["steady: nfe"].verdict == "regression"
     assert (rows["steady: nfe"].base, rows["steady: nfe"].head) == ("50.0", "51.0")
     assert rows["counted: modules"].verdict == "same"
@@ -167,20 +167,28 @@ def test_what_somebody_wanted_is_accepted_by_name_and_told(repo: Path) -> None:
     assert rows["steady: nfe"].verdict == "regression", "nobody wanted that"
     assert rows["steady"].verdict == "same"
     assert outcome.exit_code == 1
-    assert outcome.accepting(["steady", "last", "dies"]).exit_code == 0
+    known = outcome.accepting(["steady", "last", "dies"])
+    assert known.exit_code == 2, "two can be run on neither side"
+    assert known.accepting(["fresh", "package"]).exit_code == 0
     assert outcome.accepting([""]).exit_code == 1, "no name is not every name"
 
 
 def test_documents_alone_time_nothing(repo: Path) -> None:
     assert (repo / "suite.py").is_file(), "an untracked file is code"
-    (repo / "suite.py").unlink()
+    suite = repo.parent / "suite.py"
+    (repo / "suite.py").rename(suite)
     (repo / "read.md").write_text("new\n")
-    outcome = against(repo, "HEAD", "short")
+    outcome = against(repo, "HEAD", str(suite))
     assert outcome.rows == ()
     assert outcome.exit_code == 0
     assert "nothing was timed" in outcome.notes[0]
     git(repo, "checkout", "-q", ".")
-    assert "no file at all differs" in against(repo, "HEAD", "short").notes[0]
+    assert "no file at all differs" in against(repo, "HEAD", str(suite)).notes[0]
+    with pytest.raises(UserError, match="expected short, full, perf"):
+        against(repo, "HEAD", "shrot")
+    (repo / "docs").mkdir()
+    git(repo, "mv", "toy/__init__.py", "docs/toy.py")
+    assert find_base(repo, "HEAD").code_changed == ("toy/__init__.py",), "code that was moved away has changed"
 
 
 def test_the_base_is_the_merge_base_and_not_the_branch(repo: Path) -> None:

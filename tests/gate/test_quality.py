@@ -26,8 +26,8 @@ def fd(value: float, low: float | None = None, high: float | None = None, **prot
     return Measurement("fd[cnn]", value, "", "lower", 100, "draw", low, high, protocol=PROTOCOL | protocol)
 
 
-def coverage(value: float) -> Measurement:
-    return Measurement("coverage[cnn]", value, "", "higher", 100, "draw", protocol=PROTOCOL)
+def coverage(value: float, low: float | None = None, high: float | None = None, n: int = 100) -> Measurement:
+    return Measurement("coverage[cnn]", value, "", "higher", n, "draw", low, high, protocol=PROTOCOL)
 
 
 def bits(value: float, low: float | None = None, high: float | None = None) -> Measurement:
@@ -68,6 +68,33 @@ def test_one_seed_has_the_measurements_own_intervals_or_none() -> None:
     row = judge([difference(compared([coverage(0.9)], [coverage(0.2)]))])[0]
     assert row.verdict == "unclear"
     assert "no interval" in row.sure
+
+
+def test_two_seeds_that_differ_by_the_same_count_of_images_prove_nothing() -> None:
+    """Shares of 500 images are multiples of .002: without a difference, two seeds often move alike to the digit."""
+    rng = np.random.default_rng(0)
+    alarms, alike, runs = 0, 0, 100
+    for _ in range(runs):
+        values = np.rint(500 * rng.normal(0.8, 0.02, (30, 2, 2))) / 500
+        sides = [[[coverage(float(v), n=500) for v in side] for side in pair] for pair in values]
+        found = [difference(compared(old, new)) for old, new in sides]
+        moves = np.diff(values, axis=1)[:, 0]
+        alike += bool((np.abs(moves[:, 0] - moves[:, 1]) < 1e-9)[moves.mean(1) < -0.01].any())
+        alarms += any(row.verdict == "regression" for row in judge(found))
+    assert alike > 5, "the premise: a standard deviation of 0 by chance, beyond the tolerance"
+    assert alarms <= runs * ALPHA + 3 * math.sqrt(runs * ALPHA)
+    all_alike = difference(compared([coverage(0.9, n=500)] * 2, [coverage(0.4, n=500)] * 2))
+    assert judge([all_alike])[0].verdict == "regression", "half of all images is no matter of rounding"
+
+
+def test_an_interval_that_is_clipped_at_one_is_not_taken_for_a_narrow_one() -> None:
+    z = scipy_stats.norm.ppf(0.975)
+    free, clipped = coverage(0.9, 0.88, 0.92), coverage(0.99, 0.97, 1.0)
+    found = difference(compared([clipped], [free]))
+    assert found.error == pytest.approx(math.hypot(0.03, 0.02) / z), "the upper half was cut off"
+    full = difference(compared([coverage(1.0, 1.0, 1.0)], [coverage(0.98, 0.96, 1.0)]))
+    assert full.error is not None
+    assert full.error > 0.04 / z
 
 
 def test_equal_numbers_are_equal_with_any_number_of_seeds() -> None:
@@ -189,6 +216,10 @@ def test_what_vanished_failed_or_came_is_told(tmp_path: Path) -> None:
 def test_other_protocols_are_refused_and_never_compared_silently(tmp_path: Path) -> None:
     old = folder(tmp_path, "old", record(0, fd(2.0), count("nfe", 5), latency(1.0)))
     new = folder(tmp_path, "new", record(0, fd(9.0, split="train"), count("nfe", 5), latency(9.0, threads=2)))
+    with pytest.raises(UserError, match=r"expected scores .* got none that can be compared; 1 metrics"):
+        compare(old, new)  # equal counters say nothing of quality
+    for place, value in ((old, 0.9), (new, 0.9)):
+        store.append(place, record(0, coverage(value), model="gan"))
     outcome = compare(old, new)
     rows = rows_of(outcome)
     assert rows["vae-digits, native: fd[cnn]"].verdict == "refused"
@@ -198,6 +229,19 @@ def test_other_protocols_are_refused_and_never_compared_silently(tmp_path: Path)
     only = folder(tmp_path, "only", record(0, fd(9.0, split="train")))
     with pytest.raises(UserError, match=r"got none that can be compared; 1 metrics .* other protocols"):
         compare(old, only, select="fd")
+
+
+def test_what_is_lost_fails_though_nothing_else_is_left(tmp_path: Path) -> None:
+    old = folder(tmp_path, "old", record(0, fd(2.0)))
+    assert compare(old, folder(tmp_path, "new", record(0, skipped={"fd": "no room"}))).exit_code == 1
+
+
+def test_a_run_that_was_not_finished_is_told(tmp_path: Path) -> None:
+    old = folder(tmp_path, "old", record(0, fd(2.0)), record(1, fd(2.0)))
+    new = folder(tmp_path, "new", record(0, fd(2.0)))
+    store.write_run(new, {"matrix": "m", "keys": ["vae0", "vae1"], "families": {}})
+    assert any("new: 1 cells of its matrix have no record" in note for note in compare(old, new).notes)
+    assert not any("have no record" in note for note in compare(new, old).notes)
 
 
 def test_select_and_all_metrics_choose_what_is_judged(tmp_path: Path) -> None:

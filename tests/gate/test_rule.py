@@ -263,4 +263,11 @@ def test_work_that_fails_is_new_broken_or_untold() -> None:
     broken = failed_row("w", None, "Traceback\nValueError: boom")
     assert broken.verdict == "broken"
     assert "ValueError: boom" in broken.note
-    assert failed_row("w", "a", "b").verdict == "unclear"
+    assert failed_row("w", "a", "b").verdict == "error"
+    assert failed_row("w", "Traceback\nMemoryError", None, ran=True).verdict == "error", "it is not new"
+
+
+def test_a_counter_that_is_no_number_never_passes() -> None:
+    assert counter_row("x", "nfe", 5, math.nan).verdict == "broken"
+    assert counter_row("x", "nfe", 5, -math.inf).verdict == "broken"
+    assert counter_row("x", "nfe", math.nan, 5).verdict == "error"

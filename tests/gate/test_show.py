@@ -19,7 +19,7 @@ from bench.gate.process import Job
 from bench.gate.rule import Pair, Tally
 from bench.gate.selftest import Rate, SelfTest, pooled, run, wilson
 
-HOSTILE = "x | <script>alert(1)</script> [red] `a` \x1b[31m \x00 \ud800 ]]> & \n second"
+HOSTILE = "\x9b31m \u202e x | <script>alert(1)</script> [red] `a` \x1b[31m \x00 \ud800 ]]> & \n second"
 ROWS = tuple(Row("time", f"{verdict} {HOSTILE}", verdict, "1 ms", "2 ms", "2.0×", "sure", HOSTILE) for verdict in ORDER)
 OUTCOME = Outcome(f"a → b {HOSTILE}", ROWS, (HOSTILE,), 1.5)
 
@@ -39,10 +39,43 @@ def test_junit_is_read_by_an_xml_parser_and_counts_agree() -> None:
         cases = list(suite.iter("testcase"))
         assert int(suite.get("tests", -1)) == len(cases)
         assert int(suite.get("failures", -1)) == len(list(suite.iter("failure")))
-        assert int(suite.get("skipped", -1)) == len(list(suite.iter("skipped")))
-    assert int(root.get("failures", 0)) == len(outcome.failing) == 4
+        assert int(suite.get("errors", -1)) == len(list(suite.iter("error")))
+        assert suite is root or int(suite.get("skipped", -1)) == len(list(suite.iter("skipped")))
+    assert int(root.get("failures", 0)) + int(root.get("errors", 0)) == len(outcome.failing) == 5
+    assert int(root.get("errors", 0)) == 1
     first = next(root.iter("testcase"))
     assert "<script>alert(1)</script>" in (first.get("name") or ""), "as text"
+
+
+ATTRIBUTES = {  # of junit-10.xsd, as far as they are needed here
+    "testsuites": {"name", "time", "tests", "failures", "errors", "disabled"},
+    "testsuite": {"name", "tests", "failures", "errors", "skipped", "time"},
+    "testcase": {"name", "classname", "time", "assertions", "status"},
+    "failure": {"message", "type"},
+    "error": {"message", "type"},
+    "skipped": {"message"},
+    "system-out": set(),
+}
+CHILDREN = {
+    "testsuites": {"testsuite"},
+    "testsuite": {"testcase"},
+    "testcase": {"failure", "error", "skipped", "system-out"},
+}
+
+
+def test_junit_has_the_elements_and_attributes_of_its_schema_alone() -> None:
+    for outcome in (OUTCOME, Outcome("nothing", ())):
+        for element in ET.fromstring(show.junit(outcome).encode()).iter():
+            assert set(element.attrib) <= ATTRIBUTES[element.tag], element.tag
+            assert {child.tag for child in element} <= CHILDREN.get(element.tag, set())
+
+
+def test_an_error_alone_is_status_2_and_something_worse_beside_it_status_1() -> None:
+    error, same, lost = (Row("time", verdict, verdict) for verdict in ("error", "same", "lost"))
+    assert Outcome("t", (same, error)).exit_code == 2
+    assert Outcome("t", (same, error)).verdict.startswith("FAIL")
+    assert Outcome("t", (error, lost)).exit_code == 1
+    assert Outcome("t", (same, error)).accepting(["error; no GPU here"]).exit_code == 0
 
 
 def test_markdown_holds_no_markup_of_others_and_one_line_a_row() -> None:
@@ -57,8 +90,7 @@ def test_markdown_holds_no_markup_of_others_and_one_line_a_row() -> None:
 
 def test_the_terminal_shows_the_worst_first_and_no_control_characters() -> None:
     text = printed(OUTCOME)
-    assert "\x1b" not in text
-    assert "\x00" not in text
+    assert not set(text) & set("\x1b\x00\x9b\u202e")
     places = [text.index(f"\n {verdict} ") for verdict in ORDER]
     assert places == sorted(places)
     assert "FAIL: 1 regression" in text
@@ -97,10 +129,43 @@ def test_pytest_benchmarks_raw_rounds_go_through_the_rule() -> None:
     slow, fast = [1.3, 1.31, 1.32, 1.33, 1.34, 1.35], [1.0, 1.01, 1.02, 1.03, 1.04, 1.05]
     base = read(benchmark("a", fast, nfe=1), benchmark("b", fast), benchmark("old", fast), benchmark("c", fast[:4]))
     head = read(benchmark("a", slow, nfe=2), benchmark("b", fast), benchmark("fresh", fast), benchmark("c", slow))
-    found = benchmarks.rows({"base": [base] * 3, "head": [head] * 3}, {})
-    verdicts = {row.name: row.verdict for row in found}
+    runs = {"base": [benchmarks.Ran(base, {})] * 3, "head": [benchmarks.Ran(head, {})] * 3}
+    verdicts = {row.name: row.verdict for row in benchmarks.rows(runs)}
     expected = {"a": "regression", "a: nfe": "regression", "b": "same", "old": "broken", "fresh": "new", "c": "unclear"}
     assert verdicts == expected
+
+
+FAST = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05]
+
+
+def verdicts_of(base: list[benchmarks.Ran], head: list[benchmarks.Ran]) -> dict[str, str]:
+    return {row.name: row.verdict for row in benchmarks.rows({"base": base, "head": head})}
+
+
+def test_no_failure_of_pytest_ends_as_the_same() -> None:
+    good, none = benchmarks.Ran(read(benchmark("a", FAST)), {}), benchmarks.Ran({}, {"a": "ValueError"})
+    failed = benchmarks.Ran(good.found, {"a": "AssertionError: 2 != 3"})
+    assert verdicts_of([good, good], [good, good]) == {"a": "same"}
+    assert verdicts_of([good, good], [good, none]) == {"a": "broken"}, "not measured in one pair of two"
+    assert verdicts_of([good, none], [good, good]) == {"a": "error"}, "the base ran it before: it is not new"
+    assert verdicts_of([good, none], [good, none]) == {"a": "error"}
+    assert verdicts_of([none, none], [none, none]) == {"a": "error"}
+    assert verdicts_of([good, good], [failed, failed]) == {"a": "broken"}, "fast, and wrong"
+    assert verdicts_of([failed, failed], [failed, failed]) == {"a": "same"}, "as it was"
+    assert verdicts_of([good, good, good], [failed, good, good]) == {"a": "same"}, "once of three times"
+
+
+def test_files_and_runs_that_fail_are_rows_unless_their_benchmarks_tell_it() -> None:
+    held = read(benchmark("t/test_x.py::a", FAST))
+    whole = benchmarks.Ran({}, {"t": "exit status 3"})
+    file = benchmarks.Ran({}, {"t/test_x.py": "SyntaxError"})
+    assert verdicts_of([benchmarks.Ran(held, {})], [file]) == {"t/test_x.py::a": "broken"}
+    assert verdicts_of([file], [file]) == {"t/test_x.py": "error"}
+    (row,) = benchmarks.rows({"base": [benchmarks.Ran(held, {})], "head": [whole]})
+    assert (row.verdict, row.note) == ("broken", "head: exit status 3")
+    crashed = benchmarks.Ran(held, {"t": "exit status 3"})
+    assert verdicts_of([benchmarks.Ran(held, {})], [crashed]) == {"t/test_x.py::a": "same", "t": "broken"}
+    assert "head: t: exit status 3" in benchmarks.notes({"base": [], "head": [crashed]})[0]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"benchmarks": [{"fullname": "a", "stats": {"mean": 1}}]}'])
@@ -109,6 +174,8 @@ def test_other_files_than_pytest_benchmarks_are_refused(text: str) -> None:
         benchmarks.read(text, "x.json")
     with pytest.raises(UserError, match="expected times above 0"):
         read(benchmark("a", [0.0, 1.0]))
+    with pytest.raises(UserError, match=r"expected numbers in extra_info\.counters"):
+        read(benchmark("a", FAST, nfe="many"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 40), (39, 40), (40, 40), (3, 7)])
