@@ -1,4 +1,4 @@
-"""What of a matrix cannot be run here, and why: data not there or of another task, draws that the machine cannot make."""
+"""What of a matrix cannot be run here, and why: data not there or of another task, draws the machine cannot make."""
 
 from __future__ import annotations
 

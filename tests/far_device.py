@@ -64,6 +64,8 @@ class _Made(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func is Tensor.tolist and isinstance(args[0], Far):
+            return args[0].cpu().tolist()
         if func in (torch.tensor, torch.as_tensor) and kwargs.get("device") is not None:
             there = kwargs.pop("device")
             return func(*args, **kwargs).to(there)
