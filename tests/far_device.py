@@ -104,6 +104,9 @@ class _Module(backend_registration._DummyBackendModule):
     def get_rng_state(self, device: object = None) -> Tensor:
         return torch.empty(0, dtype=torch.uint8)
 
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
     def set_rng_state(self, state: Tensor, device: object = None) -> None:
         pass
 
