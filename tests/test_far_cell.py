@@ -1,4 +1,4 @@
-"""Whole cells on a device that is not the CPU: trained, drawn, timed, counted and scored, with no tensor left behind."""
+"""Whole cells on a device that is not the CPU: trained, drawn, timed and scored, with no tensor left behind."""
 
 from __future__ import annotations
 
