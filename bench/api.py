@@ -161,6 +161,10 @@ def execute(options: Options, console: Console) -> Summary:
         tell_missing(ready.unfit, console)
         if isinstance(executor, Cluster):
             console.print(executor.about(), markup=False, soft_wrap=True)
+            if options.tensorboard is not None:
+                note = "note: each node writes its event files to its own"
+                note += f" {ready.setup.tensorboard}; name a folder that all share to see them together"
+                console.print(note, style="yellow", markup=False, soft_wrap=True)
         summary = run_matrix(
             ready.name,
             ready.title,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -99,13 +100,15 @@ def machine(origin: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def past_records(results: Path) -> list[Record]:
-    """Those of the results folder and of the folders beside it; what cannot be read there is left out."""
+    """Those of the results folder, of the folders beside it and in `reference`; what cannot be read is left out."""
     found: list[Record] = []
-    folders = [path for path in sorted(results.parent.glob("*")) if (path / "records").is_dir() and path != results]
+    beside = sorted({*results.parent.glob("*"), *results.parent.glob("reference/*")})
+    # os.path.isdir is False, and no error, where we may not look
+    folders = [path for path in beside if os.path.isdir(path / "records") and path != results]
     for folder in [results, *folders]:
         try:
             found += store.load(folder).records if folder.is_dir() else []
-        except UserError:  # of a newer version, say: another folder's trouble is not this run's
+        except (UserError, OSError):  # of a newer version, say: another folder's trouble is not this run's
             continue
     return found
 

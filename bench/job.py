@@ -35,8 +35,10 @@ class Setup:
 
 def with_absolute_paths(setup: Setup) -> Setup:
     """The same run, as a process in another working directory has to be told of it."""
-    data_dir, weights = (None if path is None else path.absolute() for path in (setup.data_dir, setup.weights))
-    return replace(setup, results=setup.results.absolute(), data_dir=data_dir, weights=weights)
+    paths = (setup.data_dir, setup.weights, setup.tensorboard)
+    data_dir, weights, tensorboard = (None if path is None else path.absolute() for path in paths)
+    results = setup.results.absolute()
+    return replace(setup, results=results, data_dir=data_dir, weights=weights, tensorboard=tensorboard)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -229,8 +229,24 @@ def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "file"
     if first["type"] == "extra_forbidden":
-        return f"{where}: unknown key (value {first['input']!r})"
+        return f"{where}: unknown key (value {first['input']!r}){_keys_like(first['loc'])}"
     return f"{where}: {first['msg']}, got {first['input']!r}"
+
+
+def _keys_like(place: tuple[int | str, ...]) -> str:
+    """The key that may have been meant where there is none of this name, or those that there are."""
+    table: type[BaseModel] | None = Matrix
+    for part in place[:-1]:
+        if isinstance(part, str) and table is not None:
+            table = _table_in(table.model_fields[part].annotation) if part in table.model_fields else None
+    return "" if table is None else nearest(str(place[-1]), table.model_fields)
+
+
+def _table_in(hint: Any) -> type[BaseModel] | None:
+    """The kind of table in `list[Kind]`, `Kind | None` and the like."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint
+    return next((found for arm in get_args(hint) if (found := _table_in(arm)) is not None), None)
 
 
 def expand(
@@ -279,9 +295,8 @@ def _seeds_of(
     matrix: Matrix, spec: ModelSpec, dataset: str, budget: Budget, config: Mapping[str, Any], seeds: Sequence[int]
 ) -> Iterator[Wanted]:
     every = list(dict.fromkeys(seeds or matrix.seeds))
-    for seed in every:
-        if spec.seeds is not None and not seeds and seed not in spec.seeds:
-            continue
+    own = [seed for seed in every if spec.seeds is None or seeds or seed in spec.seeds]
+    for seed in own or every[:1]:  # as with draws: one limited to other seeds has the first instead, and is not lost
         pairs = [pair for line in spec.draws if _has(line, seed, every) for pair in line.draws()]
         draws, samples = tuple(draw for draw, _ in pairs), tuple(n for _, n in pairs)
         yield Wanted(spec.model, dataset, seed, budget, config, draws, samples, spec.batch)

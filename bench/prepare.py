@@ -17,7 +17,7 @@ from bench.executors.cluster import Cluster
 from bench.executors.executor import Executor, Local
 from bench.executors.guard import can_watch_memory
 from bench.job import Setup
-from bench.left_out import available, fitting
+from bench.left_out import available, fitting, possible
 from bench.plan import check_likelihoods, forget_opened
 
 DEFAULT_MATRIX = "quick"
@@ -56,7 +56,7 @@ class Prepared:
     teachers: list[matrices.Wanted]  # the matrix as it is selected from, all models of it
     setup: Setup
     missing: Mapping[str, str]  # data sets of the matrix that are not on this machine, and why
-    unfit: Mapping[str, str]  # models on data sets of another task, and how these differ
+    unfit: Mapping[str, str]  # models on data sets of another task, and draws that this machine cannot make; and why
 
 
 def results_folder(options: Options) -> Path:
@@ -112,7 +112,9 @@ def prepare(options: Options, device: str, side_by_side: int) -> Prepared:
         timed_seeds=measure.timed_seeds,
         side_by_side=side_by_side,
         time_limit_s=content.time_limit_s,
-        memory_limit_mb=_watchable(options.memory_limit_mb or content.memory_limit_mb, options.executor),
+        memory_limit_mb=_watchable(
+            content.memory_limit_mb if options.memory_limit_mb is None else options.memory_limit_mb, options.executor
+        ),
         tensorboard=options.tensorboard,
         mlflow=options.mlflow,
     )
@@ -122,5 +124,7 @@ def prepare(options: Options, device: str, side_by_side: int) -> Prepared:
         selected, missing = available(selected, setup)
         everything = [item for item in everything if item.dataset not in missing]
     selected, unfit = fitting(selected, setup)
-    teachers = matrices.expand(content, (), options.datasets, options.seeds, options.budget)
-    return Prepared(name, content.title, everything, selected, teachers, setup, missing, unfit)
+    selected, lacking = possible(selected, setup)
+    everything, _ = possible(everything, setup)
+    teachers, _ = possible(matrices.expand(content, (), options.datasets, options.seeds, options.budget), setup)
+    return Prepared(name, content.title, everything, selected, teachers, setup, missing, {**unfit, **lacking})

@@ -85,10 +85,11 @@ def _meets(column: pd.Series[Any], condition: Condition) -> pd.Series[bool]:
         met: pd.Series[bool] = _ORDERED[condition.sign](numbers, _number(condition.values[0]))
         return met
     equal = pd.Series(False, index=column.index)
-    numbers = pd.to_numeric(column, errors="coerce")
+    numbers, texts = pd.to_numeric(column, errors="coerce"), column.astype(str)
     for value in condition.values:
         number = _number(value)
-        equal |= column.notna() & ((column.astype(str) == value) | (numbers == number if number is not None else False))
+        said = value.capitalize() if value in ("true", "false") else value  # as TOML and JSON have them
+        equal |= column.notna() & ((texts == said) | (numbers == number if number is not None else False))
     return ~equal if condition.sign == "!=" else equal
 
 

@@ -42,6 +42,7 @@ from bench.measure.counters import parameters
 from bench.measure.density import likelihood_speed
 from bench.measure.draw import draw_untimed, measure_draw
 from bench.measure.memory import keep_freed_memory
+from bench.measure.on_gpu import completed, precision
 from bench.measure.result import Measured, merge
 from bench.measure.training import training_cost
 from bench.measure.workload import Workload
@@ -252,6 +253,7 @@ class _Cell:
             keyed = Noise(derive_seed(self.job.cell.seed, "likelihood"), device=setup.device)
             clock = Clock(workload.device)
             timed = merge([timed, likelihood_speed(self.model, dataset.test.images, keyed, setup.batch, clock)])
+        timed = completed(timed, draw)
         results, levels = setup.results, dataset.shape.levels
         artifacts = [save_images(results, "samples", samples.numpy(), levels)]
         artifacts.append(save_images(results, "real", dataset.test.images[:_REAL_SHOWN].numpy(), levels))
@@ -319,6 +321,7 @@ class _Cell:
         spent = time.monotonic() - self.began
         threads = 1 if job.cell.draw is None or not job.timed else job.setup.threads
         origin = {**provenance.collect(job.setup.device), "threads": threads, "cell_s": round(spent, 2), **about}
+        origin |= {"float32 by": precision()} if job.setup.device == "cuda" else {}
         for m in measured:
             if not torch.isfinite(torch.tensor(m.value)):
                 raise DivergedError(f"{m.metric} is {m.value}; nothing is made up in its place")

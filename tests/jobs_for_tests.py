@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench.executors.guard import memory_bytes
 
@@ -71,3 +72,11 @@ def work(job: tuple[str, str], send: Send) -> str:
         (Path(folder) / "pid").write_text(str(os.getpid()))
         time.sleep(600)
     return f"{what} done by {os.getpid()}"
+
+
+def tell_gpus(order: Any, send: Send) -> None:
+    """In place of a node's cell: fails with the GPUs that its process sees."""
+    from bench.executors import node
+
+    node.see_gpus(order)
+    raise RuntimeError(f"sees {os.environ.get('CUDA_VISIBLE_DEVICES')}")

@@ -26,6 +26,7 @@ from bench.executors.cluster import Cluster
 from bench.executors.freight import Piece, Unpacker, Watched, needed, pieces
 from bench.job import Job, Setup
 from bench.record import Cell, Record
+from tests.jobs_for_tests import tell_gpus
 from tests.two_nodes import ADDRESS, unshared, why_not
 
 ROOT = Path(__file__).parents[1]
@@ -151,6 +152,17 @@ def test_a_node_does_a_cell_in_a_folder_of_its_own_and_hands_all_of_it_back(tmp_
     assert "put the same files on all nodes" in error
 
 
+def test_a_cell_is_told_of_the_gpus_of_its_own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells are forked from a server that an earlier task of the same Ray worker started, with that one's GPUs."""
+    monkeypatch.setattr(node, "_in_the_cells_process", tell_gpus)
+    order = node.Order((a_job(tmp_path), None), 100.0, str(tmp_path), (), None, "", node.code())
+    told = []
+    for gpus in ("0", "3"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        told.append(list(node.carry_out(order, ()))[-1][1][2].splitlines()[0])
+    assert told == ["RuntimeError: sees 0", "RuntimeError: sees 3"]
+
+
 def test_a_node_that_cannot_start_a_process_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         raise OSError("too many processes")
@@ -198,6 +210,17 @@ def test_speed_is_measured_on_machines_of_one_kind() -> None:
     nodes = [machines.Machine(str(i), "", 4, 0, kind) for i, kind in enumerate(("new", "old", "new", "old", "old"))]
     assert {machine.kind for machine in machines.of_one_kind(nodes)} == {"old"}
     assert machines.of_one_kind([]) == []
+
+
+def test_nodes_of_one_processor_with_other_gpus_are_of_another_kind() -> None:
+    def node_of(i: int, make: str) -> dict[str, Any]:
+        resources = {"CPU": 4.0, "GPU": 1.0, f"accelerator_type:{make}": 1.0}
+        return {"NodeID": str(i), "NodeManagerAddress": "", "Alive": True, "Resources": resources}
+
+    made = Cluster("head:1", "cuda")
+    made.ray = SimpleNamespace(nodes=lambda: [node_of(0, "A100"), node_of(1, "H100"), node_of(2, "H100")])
+    made.kinds = dict.fromkeys("012", "the same processor")
+    assert [machine.id for machine in machines.of_one_kind(made._machines())] == ["1", "2"]
 
 
 class Scripted:
@@ -279,6 +302,27 @@ def test_a_lost_task_is_started_again_with_the_newest_checkpoint_and_ends_once(t
     again = ("its node was lost, starting again", 0, 1)
     assert progress == [again, again, ("training", 1, 2)]
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["checkpoints"], "nothing half-arrived"
+
+
+def test_what_cannot_be_kept_at_home_fails_its_cell_alone(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    bad, good = a_job(tmp_path), a_job(tmp_path, "good")
+    (tmp_path / "artifacts").write_text("a file where a folder belongs")
+    made, script = a_cluster([("piece", Piece("artifacts/x", b"x", True, True)), ended(bad)], [ended(good)])
+    outcomes = {o.job[0].train_key: o for o in made.run([(bad, None), (good, None)], False, 60.0, lambda *_: None)}
+    assert {key: outcome.status for key, outcome in outcomes.items()} == {"abc": "failed", "good": "ok"}
+    assert "what its node made cannot be kept here" in outcomes["abc"].error
+    assert len(script.cancelled) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["artifacts"], "nothing half-arrived"
+
+
+def test_a_node_uses_no_folder_that_another_user_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.tempfile, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"trilemma-cells-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="expected a folder of this user's own"), node._own_folder():
+        pass
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_cell_that_takes_every_node_with_it_fails_and_the_others_go_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,15 +26,23 @@ SHAPES = {
     "cifar10": ImageShape(3, 32, 32),
     "celeba": ImageShape(3, 64, 64),
 }
-MATRICES = ("cifar10", "gpu")
+MATRICES = ("cifar10", "gpu", "gpu-mnist")
 PAIRS = sorted(
     {
         (name, item.model, item.dataset)
         for name in MATRICES
         for item in matrix.expand(matrix.load(name)[1])
-        if item.dataset != "mnist"  # of the same shape as fashion-mnist
+        if (name, item.dataset) != ("gpu", "mnist")  # of the same shape as fashion-mnist
     }
 )
+
+
+def trains(model: str) -> bool:
+    kind = registry.load(model).model.build
+    return isinstance(kind, type) and issubclass(kind, Trains)
+
+
+TRAINED = [pair for pair in PAIRS if trains(pair[1])]
 
 
 def like(name: str) -> Dataset:
@@ -77,10 +86,13 @@ def test_every_config_draw_and_task_is_checked_as_before_a_run(
 ) -> None:
     for module in (plan, left_out):
         monkeypatch.setattr(module, "open_dataset", lambda dataset, folder: (like(dataset), dataset))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(shutil, "which", lambda program: program)  # with a compiler
     wanted = matrix.expand(matrix.load(name)[1])
-    setup = Setup(tmp_path, "cpu")
+    setup = Setup(tmp_path, "cuda")
     kept, unfit = left_out.fitting(wanted, setup)
     assert not unfit
+    assert left_out.possible(kept, setup) == (kept, {})
     trainings = plan.plan(kept, setup, wanted)
     models = {training.job.cell.model for training in trainings}
     families = {registry.load(model).family for model in models}
@@ -94,15 +106,27 @@ def test_every_model_builds_on_the_shape_of_its_data(name: str, model: str, data
     assert net.shape == data.shape
 
 
+@pytest.mark.parametrize("name", ["gpu", "gpu-mnist"])
+def test_each_way_to_run_the_network_is_drawn_beside_the_plain_call_of_the_same_checkpoint(name: str) -> None:
+    draws = [
+        draw
+        for item in matrix.expand(matrix.load(name)[1], datasets=["mnist"], seeds=[0])
+        for draw in item.draws
+        if item.model == "ddpm" and (draw.sampler, draw.steps, draw.eta) == ("ddim", 50, 0.0)
+    ]
+    kinds = {frozenset(draw.options.items()) for draw in draws}
+    bf16, compiled, graph = ("precision", "bf16"), ("compile", True), ("graph", True)
+    assert kinds >= {frozenset(), *(frozenset(one) for one in ([bf16], [compiled], [graph], [bf16, compiled, graph]))}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "model", "dataset"), PAIRS)
+@pytest.mark.parametrize(("name", "model", "dataset"), TRAINED)
 def test_every_model_trains_for_a_step_on_the_shape_of_its_data(
     name: str, model: str, dataset: str, tmp_path: Path
 ) -> None:
     size = 16 if model == "glow" else 2  # whose first batch sets its scales
     net, data = built(name, model, dataset, batch_size=size)
-    if not isinstance(net, Trains):
-        pytest.skip("fitted in closed form or not at all")
+    assert isinstance(net, Trains)
     task = registry.load(model).model.task
     run = trainer.Trainer(net, data, 0, Budget(images=size), tmp_path, lambda *_: None, "cpu", task=task)
     assert run.run().step == 1

@@ -87,6 +87,13 @@ def test_overrides_are_laid_over_the_config(tmp_path: Path) -> None:
         ("[[models]]\nimages = 1", r"models\.0\.model: Field required"),
         ("[[models]]\nmodel = 'x'\ndraws = [{ step = [1] }]", r"models\.0\.draws\.0\.step: unknown key"),
         ("[measure]\nthreads = '2'", r"measure\.threads"),
+        ("dataset = ['digits']", r"dataset: unknown key .*; did you mean 'datasets'\?"),
+        ("[measure]\nsample = 5", r"measure\.sample: unknown key \(value 5\); did you mean 'samples'\?"),
+        (
+            "[[models]]\nmodel = 'x'\nepochs = 5",
+            r"models\.0\.epochs: unknown key \(value 5\); known: batch, config, .*seeds",
+        ),
+        ("[[models]]\nmodel = 'x'\ndraws = [{ samplr = 'ddim' }]", r"draws\.0\.samplr: .*did you mean 'sampler'"),
         *(
             (f"[[models]]\nmodel = 'x'\ndraws = [{{ {line} }}]", rf"models\.0\.draws\.0\.{key}{told}")
             for key, line, told in (
@@ -143,6 +150,14 @@ def test_the_diffusion_study_trains_every_chain_alike_with_three_seeds(dataset: 
     eta_0 = {d.steps for w in found for d in w.draws if d.sampler == "ddim" and d.eta == 0 and d.spacing == "uniform"}
     assert short
     assert short <= eta_0, "DDIM is drawn with as many steps as each short chain has"
+
+
+def test_a_model_limited_to_seeds_that_the_matrix_has_not_is_run_with_the_first_and_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text('seeds = [0, 1, 2]\n[[models]]\nmodel = "vae"\nseeds = [1, 2]\n')
+    text = 'include = ["other.toml"]\nseeds = [{}]\n'
+    for seeds, expected in (("0, 1, 2", [1, 2]), ("2, 5", [2]), ("5, 6", [5])):
+        wanted = matrix.expand(matrix.load(write(tmp_path, text.format(seeds)))[1])
+        assert [w.seed for w in wanted if w.model == "vae"] == expected
 
 
 def test_a_models_own_batch_stands_for_the_matrix_one(tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ def folder(tmp_path: Path) -> Path:
         (["draw~S=2"], ["ddpm0 20", "ddpm1 20"]),
         (["config.lr=0.2", "seed=1"], ["vae1 1"]),
         (["config.training.batch_size>32"], []),
+        (["clip=true", "model=vae"], ["vae0 1", "vae1 1"]),
+        (["clip=True", "model=vae"], ["vae0 1", "vae1 1"]),
+        (["clip!=true"], []),
+        (["clip=false"], []),
     ],
 )
 def test_conditions_pick_draws_by_cell_metric_and_config(conditions: list[str], expected: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import multiprocessing
@@ -10,6 +11,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +29,14 @@ def make(key: str, value: float = 1.0, draw: Draw | None = None, train_key: str 
     cell = Cell("ddpm", "digits", Budget(images=1000), 0, {"lr": 0.1, "name": "é <"}, draw)
     record = Record(key, train_key, "ok", cell, (measured,), {"kid": "too few"}, (Artifact("grid", "a.npz", "0"),))
     return replace(record, **changes)
+
+
+def changed(plain: Any, place: str, value: object) -> Any:
+    """A record's line with another value at a dotted place."""
+    *above, last = (int(part) if part.isdecimal() else part for part in place.split("."))
+    inner = functools.reduce(lambda found, part: found[part], above, plain)
+    inner[last] = value
+    return plain
 
 
 def lines(folder: Path) -> int:
@@ -92,6 +102,31 @@ def test_a_truncated_last_line_is_told_and_does_not_swallow_the_next_record(tmp_
         json.dumps(make("x", value=1.0).as_json()).replace('"value": 1.0', '"value": 1e999').encode(),
         json.dumps(make("x", value=1.0).as_json()).replace('"low": 0.5', '"low": "2"').encode(),
         json.dumps({**make("x").as_json(), "surprise": 1}).encode(),
+        b"[" * 100_000,
+        *(
+            json.dumps(changed(make("x", draw=Draw("ddim", 5)).as_json(), place, wrong)).encode()
+            for place, wrong in (
+                ("key", ["x"]),
+                ("train_key", None),
+                ("error", 1),
+                ("skipped.kid", []),
+                ("metric_keys", None),
+                ("cell.model", ["ddpm"]),
+                ("cell.dataset", 5),
+                ("cell.seed", None),
+                ("cell.seed", True),
+                ("cell.config", "x"),
+                ("cell.budget.images", -1),
+                ("cell.draw.steps", "5"),
+                ("cell.draw.sampler", None),
+                ("cell.draw.options", [1]),
+                ("measured.0.metric", 3),
+                ("measured.0.low", "1"),
+                ("measured.0.high", {}),
+                ("measured.0.kind", ["exact"]),
+                ("artifacts.0.path", None),
+            )
+        ),
     ],
 )
 def test_a_line_that_is_no_record_is_skipped_and_told(tmp_path: Path, garbage: bytes) -> None:

@@ -80,6 +80,22 @@ def test_past_records_are_those_of_the_folder_and_of_the_folders_beside_it(tmp_p
         store.append(tmp_path / name, replace(record(job(name), 1.0), schema=99 if name == "newer" else 1))
     assert {r.cell.model for r in past_records(tmp_path / "mine")} == {"mine", "other"}
     assert {r.cell.model for r in past_records(tmp_path / "not yet")} == {"mine", "other"}
+    store.append(tmp_path / "reference" / "gpu", record(job("kept"), 1.0))
+    assert {r.cell.model for r in past_records(tmp_path / "mine")} == {"mine", "other", "kept"}
+
+
+def test_a_folder_beside_that_may_not_be_read_is_no_trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.append(tmp_path / "mine", record(job("mine"), 1.0))
+    store.append(tmp_path / "theirs", record(job("theirs"), 1.0))
+    read = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if "theirs" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert {r.cell.model for r in past_records(tmp_path / "mine")} == {"mine"}
 
 
 # The order, and what is admitted

@@ -191,8 +191,10 @@ def _decoded(read: Read, names: list[str], cached: Path) -> Images:
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         out = np.lib.format.open_memmap(passing, mode="w+", dtype=np.uint8, shape=shape)
-        with passing.open("r+b") as file:  # a disk that is full is to be told now; through a map it would kill us
-            os.posix_fallocate(file.fileno(), 0, passing.stat().st_size)
+        allocate = getattr(os, "posix_fallocate", None)  # which macOS has not
+        if allocate is not None:  # a disk that is full is to be told now; through a map it would kill us
+            with passing.open("r+b") as file:
+                allocate(file.fileno(), 0, passing.stat().st_size)
     except OSError as error:
         with contextlib.suppress(OSError):
             passing.unlink()

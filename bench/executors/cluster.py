@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,7 +150,7 @@ class Cluster:
         except errors.RayError as error:
             lost = error
         else:
-            return self._take(kind, content, attempt, on_progress)
+            return self._take(kind, content, stream, attempt, on_progress)
         if attempt.losses + 1 < _LOSSES:
             return lost
         text = str(lost).strip().splitlines()[0]
@@ -158,9 +158,16 @@ class Cluster:
             attempt.pair, "failed", error=f"it was lost with its node {_LOSSES} times; the last time: {text}"
         )
 
-    def _take(self, kind: str, content: Any, attempt: _Attempt, on_progress: OnProgress) -> Outcome[Pair] | None:
+    def _take(
+        self, kind: str, content: Any, stream: Any, attempt: _Attempt, on_progress: OnProgress
+    ) -> Outcome[Pair] | None:
         if kind == "piece":
-            attempt.unpacker.take(content)
+            try:
+                attempt.unpacker.take(content)
+            except (OSError, ValueError) as fault:  # a full disk here is this cell's failure, and not the run's end
+                with suppress(Exception):
+                    self.ray.cancel(stream)
+                return Outcome(attempt.pair, "failed", error=f"what its node made cannot be kept here: {fault}")
             return None
         if kind == "progress":
             on_progress(attempt.pair, content)
@@ -185,7 +192,7 @@ class Cluster:
                 found["NodeManagerAddress"],
                 int(found["Resources"].get("CPU", 0)),
                 int(found["Resources"].get("GPU", 0)),
-                self.kinds.get(found["NodeID"], ""),
+                " ".join([self.kinds.get(found["NodeID"], ""), *_accelerators(found["Resources"])]),
             )
             for found in self.ray.nodes()
             if found["Alive"]
@@ -245,6 +252,12 @@ class Cluster:
                     "machine; install the same version on all nodes"
                 )
             self.kinds[machine.id] = told["cpu"]
+
+
+def _accelerators(resources: Mapping[str, float]) -> list[str]:
+    """The makes of a node's GPUs, as Ray names them: two nodes of one processor may have different ones."""
+    prefix = "accelerator_type:"
+    return sorted(name.removeprefix(prefix) for name in resources if name.startswith(prefix))
 
 
 def _order(pair: Pair, time_limit_s: float) -> Order:

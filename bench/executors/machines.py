@@ -22,7 +22,7 @@ class Machine:
     address: str
     cpus: int
     gpus: int
-    kind: str = ""  # its processor, once it was asked
+    kind: str = ""  # its processor, once it was asked, and the make of its GPUs
 
 
 def connect(address: str) -> Any:

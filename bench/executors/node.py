@@ -32,6 +32,7 @@ Pair = tuple[Job, Record | None]
 Message = tuple[str, Any]
 """("progress", (phase, done, total)) | ("piece", Piece) | ("outcome", Outcome of this node's pair)."""
 
+_GPUS = "CUDA_VISIBLE_DEVICES"
 _LOOK_S = 0.5  # how often a training's folder is looked at
 
 
@@ -46,6 +47,7 @@ class Order:
     data_dir: str | None  # the run's TRILEMMA_DATA, for nodes without one
     data: str  # fingerprint of the run's data
     code: str  # of the run's sources
+    gpus: str | None = None  # those that the task was given, as CUDA_VISIBLE_DEVICES names them; set on the node
 
 
 @cache
@@ -79,7 +81,9 @@ def carry_out(order: Order, files: Iterable[Piece]) -> Iterator[Message]:
         unpacker = Unpacker(folder)
         for piece in files:
             unpacker.take(piece)
-        yield from _watched(replace(order, pair=_moved(order.pair, folder)), folder)
+        # the server that cells are forked from may be older than this task, and know another task's GPUs
+        order = replace(order, pair=_moved(order.pair, folder), gpus=os.environ.get(_GPUS))
+        yield from _watched(order, folder)
 
 
 def _watched(order: Order, folder: Path) -> Iterator[Message]:
@@ -121,12 +125,19 @@ def _latest(told: queue.SimpleQueue[Any]) -> Any:
     return found
 
 
+def see_gpus(order: Order) -> None:
+    """Before anything asks CUDA: use the GPUs of this task, whatever the process was told before."""
+    if order.gpus is not None:
+        os.environ[_GPUS] = order.gpus
+
+
 def _in_the_cells_process(order: Order, send: Send) -> Record:
     from baselines.data.catalogue import DATA_DIR_VARIABLE  # these import torch, which the node's own process needs not
     from bench.metrics.feature_cache import default_folder
     from bench.plan import open_dataset
     from bench.worker import run_job
 
+    see_gpus(order)
     job = order.pair[0]
     features = default_folder()  # of the same images these are the same for every cell
     features.mkdir(parents=True, exist_ok=True)
@@ -161,6 +172,8 @@ def _own_folder() -> Iterator[Path]:
     """An empty folder of this node's, gone afterwards; what killed predecessors left behind goes too."""
     above = Path(tempfile.gettempdir()) / f"trilemma-cells-{os.getuid()}"
     above.mkdir(mode=0o700, exist_ok=True)
+    if above.is_symlink() or above.stat().st_uid != os.getuid():  # anyone may make a folder in /tmp
+        raise UserError(f"{above}: expected a folder of this user's own, got another's; remove it, or set TMPDIR")
     with _held(above / "lock", fcntl.LOCK_EX):
         for left in above.iterdir():
             with contextlib.suppress(OSError), _held(left / ".lock", fcntl.LOCK_EX | fcntl.LOCK_NB):

@@ -12,6 +12,7 @@ from baselines.config import config_values
 from baselines.contract import Fits, GenerativeModel, Pretrained
 from bench import provenance
 from bench.job import Job
+from bench.measure.on_gpu import queued_share
 from bench.measure.result import Measured
 from bench.record import Measurement
 
@@ -41,6 +42,9 @@ def training_cost(model: GenerativeModel, state: Mapping[str, Any], job: Job) ->
 
     def rate(metric: str, seconds: float, unit: str) -> Measurement:
         images, alone = state["images"], f"{note}; iterations alone, without validation and checkpoints"
+        if job.setup.device == "cuda" and not isinstance(model, Fits):
+            share = queued_share(state["step"])
+            alone += f"; up to {share:.2g} of the work was queued on the GPU and done outside of them"
         value = images / max(seconds, 1e-9)
         return replace(first, metric=metric, value=value, unit=unit, better="higher", n=images, note=alone)
 

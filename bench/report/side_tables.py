@@ -27,7 +27,7 @@ _COST = (
         "latency_device_s",
     ),
     *("images_per_s", "limit_s", "limit_ratio", "host_peak_bytes"),
-    *("gpu_peak_allocated_bytes", "gpu_peak_reserved_bytes", "gpu_process_bytes"),
+    *("gpu_peak_allocated_bytes", "gpu_peak_reserved_bytes", "gpu_process_bytes", "gpu_device_bytes"),
 )
 
 _LIKELIHOOD_COLUMNS = {"nats": "nats an image", "kl_gap": "above the truth, bits/dim"}

@@ -89,15 +89,22 @@ def open_results(folder: Path) -> Source:
     info = store.read_run(folder)
     wanted = info.get("keys")
     place = {key: i for i, key in enumerate(wanted)} if isinstance(wanted, list) else None
-    current = [r for r in loaded.records if place is None or r.key in place]
+    families = info.get("families")
+    known = set(map(str, families)) if isinstance(families, Mapping) else {r.cell.model for r in loaded.records}
+
+    def is_current(record: Record) -> bool:
+        """Wanted by the run; or of a model that it never had, whose record was copied here from another machine."""
+        return place is None or record.key in place or record.cell.model not in known
+
+    current = [r for r in loaded.records if is_current(r)]
     kept = {r.cell.label() for r in current if r.status == "ok"}
-    old = [r for r in loaded.records if place is not None and r.key not in place]
+    old = [r for r in loaded.records if not is_current(r)]
     stale = tuple(r for r in old if r.cell.label() not in kept)
     if not current:
         what = f"{len(stale)} stale records only" if stale else "none"
         raise UserError(f"{folder}: expected records to report, got {what}; run the matrix first: trilemma run")
     if place is not None:
-        current.sort(key=lambda r: place[r.key])
+        current.sort(key=lambda r: place.get(r.key, len(place)))
     current = _plain(current)
     return Source(
         folder=folder,

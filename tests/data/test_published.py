@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import struct
 import tarfile
@@ -393,6 +394,13 @@ def test_celeba_is_decoded_once_and_then_mapped_from_the_cache(tmp_path: Path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(celeba, "MD5", {name: md5(folder / name) for name in celeba.MD5})
     assert catalogue.load("celeba", tmp_path).fingerprint() == first, "a damaged cache is made anew"
+
+
+def test_celeba_is_cached_where_the_system_cannot_reserve_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")  # macOS has none
+    celeba_files(tmp_path / "celeba", monkeypatch)
+    assert len(catalogue.load("celeba", tmp_path).train) > 0
+    assert [path.suffix for path in (tmp_path / "cache" / "trilemma" / "celeba").iterdir()] == [".npy"]
 
 
 def test_celeba_goes_without_a_cache_where_none_can_be_written(
