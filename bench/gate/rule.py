@@ -142,13 +142,14 @@ class Tally:
         vote = self.vote
         ps = [pair.p_faster if middle < 1 else pair.p_slower for pair in judged]
         agree = self.count(vote)
-        clock = " of CPU time" if all(pair.cpu is held for pair, held in zip(self.found, judged, strict=True)) else ""
+        by_cpu = all(pair.cpu is held for pair, held in zip(self.found, judged, strict=True))
+        shown, clock = (judged, " of CPU time") if by_cpu else (self.found, "")
         return Row(
             "time",
             name,
             verdict[vote],
-            number(min(min(pair.base) for pair in self.found) / per, "s"),
-            number(min(min(pair.head) for pair in self.found) / per, "s"),
+            number(min(min(pair.base) for pair in shown) / per, "s"),
+            number(min(min(pair.head) for pair in shown) / per, "s"),
             f"{middle:.3f}×{spread}",
             f"{agree} of {len(self.found)} pairs {'say so' if vote != 'neither' else 'see no change'}; "
             f"p {', '.join(f'{p:.2g}' for p in ps)}{clock}",
