@@ -166,8 +166,9 @@ class Tally:
         vote = self.vote
         ps = [pair.p_faster if middle < 1 else pair.p_slower for pair in judged]
         agree = self.count(vote)
-        typical = [pair.typical for pair in self.found]
-        clock = " of CPU time" if all(pair.cpu is held for pair, held in zip(self.found, judged, strict=True)) else ""
+        by_cpu = all(pair.cpu is held for pair, held in zip(self.found, judged, strict=True))
+        shown, clock = (judged, " of CPU time") if by_cpu else (self.found, "")
+        typical = [pair.typical for pair in shown]
         return Row(
             "time",
             name,

@@ -17,6 +17,7 @@ from bench.gate.outcome import PAIRS
 from bench.gate.pairs import abba, cores, plan
 from bench.gate.ranks import aligned_p
 from bench.gate.rule import LEAST_RATIO, MOST_P, Pair, Tally, counter_row, counter_rows, failed_row
+from bench.report.numbers import number
 
 Times = NDArray[np.float64]
 
@@ -144,7 +145,10 @@ def test_cpu_time_counts_where_wall_time_tells_nothing_and_the_work_computes() -
     assert noisy.vote == "neither"
     assert steady.vote == "slower"
     assert replace(noisy, cpu=steady).vote == "slower"
-    assert "CPU time" in Tally(1, [replace(noisy, cpu=steady)]).row("x").sure
+    row = Tally(1, [replace(noisy, cpu=steady)]).row("x")
+    assert "CPU time" in row.sure
+    assert (row.base, row.head) == (number(min(steady.base), "s"), number(min(steady.head), "s")), "what was judged"
+    assert number(min(noisy.head), "s") != row.head, "the premise"
     waits = pair(rounds(0) / 10, 1.2 * rounds(1) / 10)  # a tenth of the time computes: 20 % more of it is no matter
     assert waits.vote == "slower"
     assert replace(noisy, cpu=waits).vote == "neither"
