@@ -73,6 +73,18 @@ def test_unknown_names_and_bad_numbers_are_refused(out: Path, capsys: pytest.Cap
     assert "peers.jsonl:1" in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_raced(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never() -> None:
+        pytest.fail("was raced")
+
+    monkeypatch.setattr(contest, "entries", lambda: iter([entry("First", ours=contender("ours", never))]))
+    out.write_text("", encoding="utf-8")
+    assert run(out / "peers.jsonl") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_a_contest_of_ours_that_fails_does_not_stop_the_others(
     out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
