@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bench.report.parts import Content
@@ -67,6 +67,8 @@ _MOST = 156
 """Rows that are set; table.csv has the others."""
 _WIDE = 470.0
 """Points that a part may be wide: a column of text is 345, to which it is shrunk."""
+_HELD = 16
+"""Tables between two clearings of the page."""
 _TEXT = 34
 """Letters of a text beyond which its column breaks lines."""
 _LETTER, _SMALL_LETTER, _GAP = 4.5, 3.8, 9.0
@@ -75,7 +77,7 @@ _LETTER, _SMALL_LETTER, _GAP = 4.5, 3.8, 9.0
 
 def render_latex(content: Content) -> str:
     """All tables of scores, one `table` environment each; published figures stay out, as none was measured here."""
-    return "\n".join([_HEAD.replace("TITLE", _comment(content.title)), *_tables(content)])
+    return "\n".join([_HEAD.replace("TITLE", _comment(content.title)), *_with_room(_tables(content))])
 
 
 def escape(text: str) -> str:
@@ -83,7 +85,7 @@ def escape(text: str) -> str:
 
     A letter that no font of pdflatex has is told by its number, `[U+65E5]`.
     """
-    plain = " ".join(text.split())
+    plain = re.sub(r"(?<![\w-])-(?=\d)", "−", " ".join(text.split()))  # a number's sign, not a hyphen
     return "".join(_sign(sign) + "{}" * (plain[i : i + 2] == "--") for i, sign in enumerate(plain))
 
 
@@ -108,13 +110,18 @@ def table(held: Table, label: str, place: str) -> str:
     """
     lines = [line for line in held.lines if not line.more][:_MOST]
     widths = [_width(held, lines, i) for i in range(len(held.columns))]
-    parts = [(rows, chosen) for rows in _pages(lines) for chosen in _groups(widths)]
+    parts = [
+        (rows, chosen)
+        for chosen in _groups(widths)
+        for rows in _pages([line for line in lines if len(chosen) == len(widths) or _tells(line, chosen)])
+    ]
     left_out = len(held.lines) - len(lines)
     made = []
     for number, (rows, chosen) in enumerate(parts, start=1):
         several = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
         caption = f"{held.title} on {place}{several}." if place else f"{held.title}{several}."
-        caption += "".join(f" {text}" for text in (*_keys(held, rows, chosen), held.intervals) if text)
+        intervals = held.intervals if number == 1 else ""  # the same in all parts
+        caption += "".join(f" {text}" for text in (*_keys(held, rows, chosen), intervals) if text)
         caption += f" {left_out} further rows are in table.csv." if left_out else ""
         part = replace(held, columns=tuple(held.columns[i] for i in chosen), lines=tuple(_cut(rows, chosen)))
         made.append(_part(part, [widths[i] for i in chosen], f"{label}-{number}" if several else label, caption))
@@ -132,6 +139,7 @@ def _part(held: Table, widths: Sequence[float], label: str, caption: str) -> str
             r"\centering",
             f"\\caption{{{escape(caption)}}}",
             f"\\label{{tab:{label}}}",
+            r"\smallskip",
             r"\footnotesize\setlength{\tabcolsep}{4.5pt}%",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             f"\\begin{{tabular}}{{@{{}}{kinds}@{{}}}}",
@@ -147,6 +155,18 @@ def _part(held: Table, widths: Sequence[float], label: str, caption: str) -> str
             "",
         ]
     )
+
+
+def _with_room(tables: Iterable[str]) -> Iterator[str]:
+    """The tables, all put in their places now and then: LaTeX holds no more than some fifty at a time."""
+    waiting = 0
+    for one in tables:
+        count = one.count(r"\begin{table}")
+        if waiting + count > _HELD:
+            yield "\\clearpage\n"
+            waiting = 0
+        waiting += count
+        yield one
 
 
 def _tables(content: Content) -> Iterator[str]:
@@ -171,6 +191,11 @@ def _keys(held: Table, lines: Sequence[Line], chosen: Sequence[int]) -> Iterator
         yield "Bold: the best of its column, of likelihoods within their kind."
     if any(d.flags for d in data):
         yield "⚑: does not beat every reference model."
+
+
+def _tells(line: Line, chosen: Sequence[int]) -> bool:
+    """Whether a row has anything in these columns, its name apart."""
+    return any(line.data[i].text != "–" for i in chosen[1:])
 
 
 def _width(held: Table, lines: Sequence[Line], i: int) -> float:
@@ -203,10 +228,10 @@ def _groups(widths: Sequence[float]) -> list[list[int]]:
 
 def _pages(lines: Sequence[Line]) -> list[list[Line]]:
     """The rows of each part."""
-    pages, length = [list[Line]()], 0
+    pages, length = list[list[Line]](), _LONG
     for line in lines:
         own = max(1, *(-(-(len(d.text) + len(d.detail)) // _TEXT) for d in line.data if not _is_number(d)), 1)
-        if pages[-1] and length + own > _LONG:
+        if length + own > _LONG:
             pages.append([])
             length = 0
         pages[-1].append(line)

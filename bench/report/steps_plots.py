@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -53,7 +54,7 @@ def over_steps(name: str, sheet: Sheet, time: bool) -> Picture | None:
         if time:
             log_ticks(canvas.xaxis)
         else:
-            at_calls(canvas, {point.x for _, points in held for point in points})
+            at_calls(canvas, [point.x for _, points in held for point in points])
         canvas.set_xlabel("time an image in a large batch  (left is faster)" if time else CALLS)
         canvas.set_ylabel(f"{sheet.quality}  (lower is better)")
         legend(figure, canvas)
@@ -115,7 +116,7 @@ def coverage_over_steps(name: str, sheet: Sheet) -> Picture | None:
             plot(canvas, held, looks, marks, lambda point: mark_at(point, _calls(point), sheet))
             floor_line(canvas, sheet, metric)
             canvas.set_ylabel(f"{metric}\n(higher is better)")
-        at_calls(canvases[-1], {point.x for _, held in panels for _, points in held for point in points})
+        at_calls(canvases[-1], [point.x for _, held in panels for _, points in held for point in points])
         canvases[-1].set_xlabel(CALLS)
         legend(figure, canvases[0])
 
@@ -183,12 +184,12 @@ def _tell_odd(canvas: Axes, held: Sequence[Drawn]) -> None:
         )
 
 
-def at_calls(canvas: Axes, calls: set[float]) -> None:
-    """A tick at every number of calls, none that would touch its neighbour."""
+def at_calls(canvas: Axes, calls: Iterable[float]) -> None:
+    """A tick at every number of calls, none that would touch its neighbour; those of most points go first."""
     ticks: list[float] = []
-    for x in sorted(calls):
-        if not ticks or x > 1.25 * ticks[-1]:
+    for x, _ in sorted(Counter(calls).items(), key=lambda held: (-held[1], held[0])):
+        if all(max(x, tick) > 1.25 * min(x, tick) for tick in ticks):
             ticks.append(x)
-    canvas.set_xticks(ticks)
+    canvas.set_xticks(sorted(ticks))
     canvas.xaxis.set_minor_formatter(NullFormatter())
     canvas.xaxis.set_minor_locator(LogLocator(subs=()))

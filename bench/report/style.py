@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -99,6 +98,8 @@ class Picture:
 
     def pdf(self) -> bytes:
         """The figure as PDF for papers: text as text, fonts embedded, no dates. Made when it is asked for."""
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf  # a fifth of a second that few reports need
+
         assert self.figure is not None
         held = io.BytesIO()
         nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -168,6 +169,13 @@ def test_marks_and_triangles_tell_their_numbers_to_pointer_and_keyboard(page_fil
     assert not tip.is_visible()
 
 
+def over(page: Any, mark: Any) -> None:
+    """The pointer on a mark's middle, whichever other mark lies over it."""
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
 def figure_over_steps(page: Any) -> Any:
     return page.locator("figure", has=page.get_by_role("img", name="Quality over steps", exact=True)).first
 
@@ -183,7 +191,7 @@ def test_points_over_steps_tell_to_pointer_and_by_arrow_keys_from_one_stop_of_ta
         "cell => [cell.firstChild.textContent, cell.lastChild.textContent]"
     )
     point = figure_over_steps(page).locator(".spots a[aria-label*='S=20 eta 0']")
-    point.hover()
+    over(page, point)
     assert f"FD {value} ({interval})" in tip.inner_text()
     assert "20 network calls an image" in tip.inner_text()
     page.mouse.move(5, 5)
@@ -215,7 +223,7 @@ def test_marks_of_an_enlarged_figure_tell_as_well_and_lead_out_of_it(page_file: 
     before = figure_over_steps(page).locator(".spots a[aria-label*='S=20 eta 0']").bounding_box()
     middle = [(p["x"] + p["width"] / 2 - i["x"]) / i["width"] for p, i in ((place, image), (before, small))]
     assert middle[0] == pytest.approx(middle[1], abs=0.01), "over the same point of the picture"
-    point.hover()
+    over(page, point)
     tip = page.locator("#tip")
     assert tip.is_visible()
     at = tip.bounding_box()
@@ -223,9 +231,26 @@ def test_marks_of_an_enlarged_figure_tell_as_well_and_lead_out_of_it(page_file: 
         "([x, y]) => document.elementsFromPoint(x, y)[0].closest('dialog') !== null", [at["x"], at["y"]]
     )
     assert top
-    point.click()
+    page.mouse.down()
+    page.mouse.up()
     assert not dialog.is_visible()
     assert "-model-" in page.url
+
+
+def test_of_marks_that_lie_over_each_other_the_nearest_tells_and_is_followed(page_file: Path, open_page: Open) -> None:
+    page = open_page(page_file)
+    figure = figure_over_steps(page)
+    figure.scroll_into_view_if_needed()
+    middles = figure.locator(".spots a").evaluate_all(
+        "all => all.map(a => { const b = a.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
+    )
+    gaps = [min(math.dist(a, b) for b in middles if b is not a) for a in middles]
+    assert 0.5 < min(gaps) < 9, "the premise: two marks cover each other"
+    for number in sorted(range(len(middles)), key=lambda i: gaps[i])[:2]:
+        page.mouse.move(5, 5)
+        page.mouse.move(*middles[number])
+        told = figure.locator(".spots a").nth(number).get_attribute("data-tip")
+        assert page.locator("#tip b").inner_text() == told.split("\n")[0]
 
 
 def test_a_first_tap_tells_and_a_second_leads_on(page_file: Path, open_page: Open) -> None:

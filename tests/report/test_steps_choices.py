@@ -186,6 +186,8 @@ def test_ticks_that_would_touch_are_left_out() -> None:
     canvas = Figure().subplots()
     steps_plots.at_calls(canvas, {10.0, 11.0, 12.0, 13.0, 100.0})
     assert canvas.get_xticks().tolist() == [10, 13, 100]
+    steps_plots.at_calls(canvas, [9.0, 10.0, 10.0, 39.0, 50.0, 50.0, 100.0])
+    assert canvas.get_xticks().tolist() == [10, 39, 50, 100], "what most lines have goes before its neighbour"
 
 
 def test_terms_of_chains_of_different_lengths_share_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,11 +23,25 @@ function tell(mark) {
 }
 function hush() { tip.hidden = true; told = null; }
 const markOf = (target) => (target instanceof Element ? target.closest("[data-tip]") : null);
+function nearest(event) { // of marks that lie over each other the one whose middle is nearest to the pointer
+  const mark = markOf(event.target);
+  const group = mark ? mark.closest(".spots") : null;
+  if (!group) return mark;
+  const far = (one) => {
+    const box = one.getBoundingClientRect();
+    return Math.hypot(box.left + box.width / 2 - event.clientX, box.top + box.height / 2 - event.clientY);
+  };
+  return Array.from(group.querySelectorAll("a")).reduce((best, one) => (far(one) < far(best) ? one : best), mark);
+}
 for (const title of document.querySelectorAll("[data-tip] title")) title.remove(); // else there are two tips
 document.addEventListener("pointerdown", (event) => { pointer = event.pointerType; }, true);
-document.addEventListener("pointerover", (event) => {
-  if (event.pointerType !== "touch" && markOf(event.target)) tell(markOf(event.target));
-});
+for (const kind of ["pointerover", "pointermove"]) {
+  document.addEventListener(kind, (event) => {
+    if (event.pointerType === "touch" || !markOf(event.target)) return;
+    const mark = nearest(event);
+    if (mark !== told) tell(mark);
+  });
+}
 document.addEventListener("pointerout", (event) => {
   if (event.pointerType !== "touch" && markOf(event.target) && markOf(event.target) !== markOf(event.relatedTarget)) hush();
 });
@@ -36,14 +50,16 @@ document.addEventListener("focusin", (event) => {
 });
 document.addEventListener("focusout", (event) => { if (markOf(event.target)) hush(); });
 document.addEventListener("click", (event) => {
-  const mark = markOf(event.target);
-  const touch = event.detail > 0 && pointer === "touch"; // Enter is a click without detail
-  if (mark && touch && mark !== told) {
-    event.preventDefault();
+  const pointed = event.detail > 0; // Enter is a click without detail
+  const mark = pointed ? nearest(event) : markOf(event.target);
+  const first = pointed && pointer === "touch" && mark !== told;
+  if (mark && (first || mark !== markOf(event.target))) event.preventDefault();
+  if (mark && first) {
     tell(mark);
     return;
   }
-  if (touch) hush();
+  if (mark && mark !== markOf(event.target) && mark.hasAttribute("href")) location.hash = mark.getAttribute("href");
+  if (pointed && pointer === "touch") hush();
   if (mark && mark.closest("dialog")) dialog.close();
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hush(); });
