@@ -182,11 +182,11 @@ def _tell_left(left: Sequence[str], within: str | None, console: Console) -> Non
     console.print(f"Run it again to go on: {again}", markup=False, soft_wrap=True)
 
 
-def _finish(results: Path, out: Path, console: Console, changes: Changes | None = None) -> None:
+def _finish(results: Path, out: Path, console: Console, changes: Changes | None = None, pdf: bool = False) -> None:
     """Write the report, print the trilemma table and where the report lies."""
     from bench.report import render_terminal_table, write_report
 
-    page = write_report(results, out, changes)
+    page = write_report(results, out, changes, pdf)
     console.print(render_terminal_table(results))
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
@@ -205,6 +205,7 @@ def report(
     against: Annotated[
         Path | None, typer.Option(help="Another results folder: the page tells what changed since, beyond noise.")
     ] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="Write the figures as PDF too, for papers.")] = False,
 ) -> None:
     """Write the report of a results folder; it reads records and their artifacts only.
 
@@ -213,13 +214,15 @@ def report(
         trilemma report results/quick -o reports/quick
 
         trilemma report results/new --against results/old
+
+        trilemma report results/quick --pdf                      # figures for a paper, beside tables.tex
     """
     changes = None
     if against is not None:
         from bench.compare.telling import since
 
         changes = since(against, results)
-    _finish(results, out or Path("reports") / results.resolve().name, Console(), changes)
+    _finish(results, out or Path("reports") / results.resolve().name, Console(), changes, pdf)
 
 
 @app.command("list")

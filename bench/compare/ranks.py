@@ -18,13 +18,11 @@ from scipy.special import ndtr, stdtr
 from bench.compare.boards import SPEED_UNITS, Board, Entry
 from bench.gate.quality import ALPHA, Compared, Difference, change_told, difference, grain, interval_told
 from bench.record import Measurement
+from bench.report.apart import SPEED_TOLERANCE
 from bench.report.grouping import scale_of
 
 MOST = 150
 """Entries that are tested against each other; those behind them stand without a rank."""
-
-SPEED_TOLERANCE = math.log(1.1)
-"""Two runs are two moments of a machine: speeds nearer to each other than this are not told apart."""
 
 
 @dataclass(frozen=True)

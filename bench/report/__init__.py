@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["render_terminal_table", "write_report"]
 
 
-def write_report(results: Path, out: Path, changes: Changes | None = None) -> Path:
+def write_report(results: Path, out: Path, changes: Changes | None = None, pdf: bool = False) -> Path:
     """Write index.html, report.md, table.csv, tables.tex and figures/ for a results folder.
 
     The same records give the same bytes. A missing or damaged artifact is told in the report, not fatal.
@@ -22,6 +22,7 @@ def write_report(results: Path, out: Path, changes: Changes | None = None) -> Pa
         results: a run's folder, with records/*.jsonl and perhaps run.json.
         out: the folder to write; made if missing, files of the same names replaced.
         changes: since another run, as `bench.compare.telling.since` tells them; shown behind the data sets.
+        pdf: write the figures as PDF too; those that lie in `out` already are made again in any case.
 
     Returns:
         The path of index.html.
@@ -31,7 +32,7 @@ def write_report(results: Path, out: Path, changes: Changes | None = None) -> Pa
     """
     from bench.report.write import write  # matplotlib takes most of a second: only who writes pays for it
 
-    return write(Path(results), Path(out), changes)
+    return write(Path(results), Path(out), changes, pdf)
 
 
 def render_terminal_table(results: Path) -> Group:

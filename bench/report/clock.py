@@ -29,7 +29,12 @@ class Clock(NamedTuple):
     slope: float  # seconds a call
     worst: float  # the largest distance of a point from the line, as a fraction of its own time
     power: tuple[float, float, float]  # b of time ~ calls^b with its 95 % interval: (b, low, high)
-    samplers: tuple[str, ...] = ()  # of each point: `DDIM eta 0`, `Heun`
+    rows: tuple[Row, ...] = ()  # of each point
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """Of each point: `DDIM eta 0`, `Heun`."""
+        return tuple(map(sampler_of, self.rows))
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -48,16 +53,17 @@ class Clock(NamedTuple):
 
 def clocks(sheet: Sheet) -> list[Clock]:
     """Time over network calls of each trained checkpoint that has three numbers of steps or more."""
-    points: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    points: dict[str, list[tuple[float, float, Row]]] = defaultdict(list)
     for row in usual(sheet.rows, sheet.speed):
         rate, calls = row.value(sheet.speed), row.value("nfe")
         if row.draw is not None and rate and calls and rate > 0 and calls > 0 and not row.model.is_oracle:
-            points[row.title].append((calls, 1 / rate, sampler_of(row)))
-    held = {title: sorted(found) for title, found in points.items() if len({x for x, *_ in found}) > 2}
-    return [
-        fit(title, [(x, y) for x, y, _ in found])._replace(samplers=tuple(name for *_, name in found))
-        for title, found in held.items()
-    ]
+            points[row.title].append((calls, 1 / rate, row))
+    found = []
+    for title, own in points.items():
+        if len({x for x, *_ in own}) > 2:
+            own.sort(key=lambda point: (*point[:2], sampler_of(point[2])))
+            found.append(fit(title, [(x, y) for x, y, _ in own])._replace(rows=tuple(row for *_, row in own)))
+    return found
 
 
 def sampler_of(row: Row) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
+from bench.report.apart import SPEED_TOLERANCE, told_apart
 from bench.report.clock import unsteady
 from bench.report.marks import commonest_protocol
 from bench.report.numbers import KINDS, SIGNS, factor_text, number, score_text
 from bench.report.published_order import published_order
+from bench.report.ratios import Ratio, by_seed, ratio
 from bench.report.rows import Row, Score, Sheet, likelihoods
 
 _TOLERATED = 1.1
@@ -35,8 +38,10 @@ def _corners(sheet: Sheet) -> str:
         winner, score = every[0]
         unit = {"quality": "FD ", "coverage": "", "speed": ""}[axis], " images/s" if axis == "speed" else ""
         width = _widest(score for _, score in every)
-        rivals = [(r, s) for r, s in ranked if r is not winner and (axis != "speed" or r.model != winner.model)]
-        near = [row.short for row, other in rivals if score.overlaps(other, width)]
+        fair = [r for r, other in ranked if other.protocol == score.protocol and r is not winner]
+        rivals = [r for r in fair if axis != "speed" or r.model != winner.model]
+        least = SPEED_TOLERANCE if axis == "speed" else 0.0
+        near = [row.short for row in rivals if not told_apart(winner, row, metric, width, least)]
         usual = commonest_protocol(row.scores[metric] for row in sheet.all if metric in row.scores)
         other = "" if score.protocol == usual and not score.mixed else ", under a protocol unlike most"
         tie = f", not separable from {_listed(near)} at these seeds" if near else ""
@@ -62,68 +67,104 @@ def _widest(scores: Iterable[Score]) -> float | None:
 
 def _few_steps(sheet: Sheet) -> str:
     """What DDIM buys over ancestral sampling of the same weights, and what it costs, on the seeds that both drew."""
-    if sheet.quality is None:
-        return ""
     for slow in (r for r in sheet.rows if r.draw is not None and r.draw.sampler == "ddpm"):
-        fast = [
-            r
-            for r in sheet.rows
-            if r.model == slow.model and r.variant == slow.variant and r.draw is not None and r.draw.sampler == "ddim"
-        ]
-        seeds = set(slow.seeds).intersection(*(r.seeds for r in fast))
-        before, speed = slow.mean_at(sheet.quality, seeds), slow.value(sheet.speed)
-        scored = [(r, fd, v) for r in fast if (fd := r.mean_at(sheet.quality, seeds)) and (v := r.value(sheet.speed))]
-        if before is None or speed is None or not scored:
+        fast = [r for r in sheet.rows if r.title == slow.title and r.draw is not None and r.draw.sampler == "ddim"]
+        scored = [b for r in fast if (b := _bought(r, slow, sheet)) is not None]
+        if not scored:
             continue
-        within = [item for item in scored if item[1] <= _TOLERATED * before]
-        row, fd, rate = max(within, key=lambda i: i[2]) if within else min(scored, key=lambda i: i[1])
-        assert row.draw is not None
-        shared = _listed([str(seed) for seed in sorted(seeds)])
+        within = [b for b in scored if b.fd.value <= _TOLERATED]
+        chosen = max(within, key=lambda b: b.faster) if within else min(scored, key=lambda b: b.fd.value)
+        assert chosen.row.draw is not None
+        seeds = _listed(list(map(str, chosen.seeds)))
         told = (
-            f"On the same {slow.title} weights, DDIM with {row.draw.steps} steps (eta {row.draw.eta:g}) makes images "
-            f"{factor_text(rate / speed)} as fast as ancestral sampling ({number(rate)} against {number(speed)} "
-            f"images/s) at FD {number(fd)} against {number(before)} (both of seed{'s' * (len(seeds) > 1)} {shared})"
+            f"On the same {slow.title} weights, DDIM with {chosen.row.draw.steps} steps (eta {chosen.row.draw.eta:g}) "
+            f"makes images {factor_text(chosen.faster)} as fast as ancestral sampling ({number(chosen.rates[0])} "
+            f"against {number(chosen.rates[1])} images/s) at FD {number(chosen.means[0])} against "
+            f"{number(chosen.means[1])} ({chosen.fd.text()}, {_verdict(chosen.fd)}; seed"
+            f"{'s' * (len(chosen.seeds) > 1)} {seeds})"
         )
-        least, worst, _ = min(scored, key=lambda i: (i[0].draw.steps or 0 if i[0].draw else 0, i[1]))
-        if least.draw is not None and least is not row and least.draw.steps is not None:
-            told += f"; at {least.draw.steps} steps the FD is {number(worst)}"
+        least = min(scored, key=lambda b: (b.row.draw.steps or 0 if b.row.draw else 0, b.fd.value))
+        if least.row.draw is not None and least is not chosen and least.row.draw.steps is not None:
+            told += f"; at {least.row.draw.steps} steps the FD is {number(least.means[0])}"
         return told + "."
     return ""
 
 
+class _Bought(NamedTuple):
+    """What a draw of few steps buys over the full chain of the same weights, and what it costs."""
+
+    row: Row
+    fd: Ratio  # over the full chain's
+    means: tuple[float, float]  # FD of both, of the seeds that both have
+    rates: tuple[float, float]  # images/s of both
+    seeds: tuple[int, ...]
+
+    @property
+    def faster(self) -> float:
+        return self.rates[0] / self.rates[1]
+
+
+def _bought(row: Row, slow: Row, sheet: Sheet) -> _Bought | None:
+    """None where the two have no FD by one protocol and seed, or no speeds by one protocol."""
+    if sheet.quality is None or (fd := ratio(row, slow, sheet.quality)) is None:
+        return None
+    rates = row.value(sheet.speed), slow.value(sheet.speed)
+    if not rates[0] or not rates[1]:
+        return None
+    assert sheet.speed is not None
+    if row.scores[sheet.speed].protocol != slow.scores[sheet.speed].protocol:
+        return None
+    seeds = tuple(sorted(by_seed(row, sheet.quality).keys() & by_seed(slow, sheet.quality).keys()))
+    means = row.mean_at(sheet.quality, seeds), slow.mean_at(sheet.quality, seeds)
+    assert means[0] is not None
+    assert means[1] is not None
+    return _Bought(row, fd, (means[0], means[1]), (rates[0], rates[1]), seeds)
+
+
+def _verdict(fd: Ratio) -> str:
+    """Whether the seeds, or one seed's own intervals, tell the difference from noise."""
+    if fd.low is None:
+        return "no interval"
+    return "higher beyond noise" if fd.above else "lower beyond noise" if fd.below else "not separable"
+
+
 def _references(sheet: Sheet) -> str:
-    """How many deep models stay behind the best of the models that they must beat."""
-    best: dict[str, Score] = {}
+    """How many deep models stay behind the best of the models that they must beat, and which are not told from it."""
+    best: dict[str, tuple[Row, Score]] = {}
     for row, score in _ranked(_deep(sheet), sheet.quality):
-        best.setdefault(row.title, score)
+        best.setdefault(row.title, (row, score))
     references = _ranked(list(sheet.references), sheet.quality)
-    if not best or not references:
+    if not best or not references or sheet.quality is None:
         return ""
     reference, bar = references[0]
-    behind = [f"{title} ({number(score.value)})" for title, score in best.items() if score.value >= bar.value]
+    width = _widest(score for _, score in (*best.values(), (reference, bar)))
+    near = {title for title, (row, _) in best.items() if not told_apart(row, reference, sheet.quality, width)}
+    behind = [f"{t} ({number(s.value)})" for t, (_, s) in best.items() if s.value >= bar.value and t not in near]
+    even = [f"{title} ({number(score.value)})" for title, (_, score) in best.items() if title in near]
     named = f"the best reference model, {reference.title} (FD {number(bar.value)})"
+    unclear = f" Not separable from it at these seeds: {_listed(even)}." if even else ""
     if not behind:
-        return f"Every deep model's best draw has a lower FD than {named}."
+        every = "Every other" if even and len(even) < len(best) else "Every"
+        told = f"{every} deep model's best draw has a lower FD than {named}." if len(even) < len(best) else ""
+        return told + unclear if told else f"No deep model's best draw is told from {named}: {_listed(even)}."
     verb = "does" if len(behind) == 1 else "do"
     return (
         f"{len(behind)} of {len(best)} deep models {verb} not beat {named}, even by the best draw: {_listed(behind)}."
+        f"{unclear}"
     )
 
 
 def _likelihood(sheet: Sheet) -> str:
     """The lowest bits/dim of each kind; never one against the other."""
-    best: dict[str, tuple[Row, Score]] = {}
-    for row in _deep(sheet):
-        for score in likelihoods(row):
-            held = best.get(score.kind or "")
-            if score.kind in SIGNS and (held is None or score.value < held[1].value):
-                best[score.kind] = (row, score)
-    told = [
-        f"{row.title} {SIGNS[kind]} {number(score.value)} ({KINDS[kind]})"
-        for kind in SIGNS
-        if kind in best
-        for row, score in [best[kind]]
-    ]
+    told = []
+    for kind in SIGNS:
+        every = [(s.value, row.title, s) for row in _deep(sheet) for s in likelihoods(row) if s.kind == kind]
+        if every:
+            value, title, score = min(every, key=lambda held: held[0])
+            ranked = sorted(every, key=lambda held: held[0])
+            near = list(dict.fromkeys(name for _, name, s in ranked if name != title and s.overlaps(score, 0.0)))
+            tie = f", not separable from {_listed(near)}" if near else ""
+            told.append(f"{title} {SIGNS[kind]} {number(value)} ({KINDS[kind]}{tie})")
     if not told:
         return ""
     warning = "; numbers of different kinds are not ranked against each other" if len(told) > 1 else ""

@@ -19,12 +19,12 @@ QUALITY = ("fd", "fid")
 """Metric families that can make the quality axis; the one that most rows have does."""
 
 NEAR_BEST = 1.1
-"""A draw whose FD is within this factor of its sampler's best may stand for that sampler, as may one that the seeds
-do not tell from it."""
+"""A draw whose FD is within this factor of its sampler's best may stand for that sampler, as may one that three seeds
+or more do not tell from it."""
 
 CHOSEN_TOLD = (
     "A model with several samplers has one mark and one triangle for each: of its draws whose FD is within 10 % of "
-    "that sampler's lowest, or that two seeds or more do not tell from it (ratio of FD, seed by seed), the one with "
+    "that sampler's lowest, or that three seeds or more do not tell from it (ratio of FD, seed by seed), the one with "
     "the fewest network calls."
 )
 """The rule of `_representative`, for readers."""
@@ -247,9 +247,9 @@ def _representative(group: list[Row], quality: str | None) -> Row:
 
 
 def _as_good(row: Row, best: Row, metric: str) -> bool:
-    """Whether two seeds or more do not tell the row from the best."""
+    """Whether three seeds or more do not tell the row from the best; two tell hardly anything apart."""
     found = ratio(row, best, metric)
-    return found is not None and found.seeds > 1 and found.unclear
+    return found is not None and found.seeds > 2 and found.unclear
 
 
 def _calls(row: Row) -> float:

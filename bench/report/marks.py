@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
@@ -51,6 +51,15 @@ def protocol_marks(rows: Iterable[Row], metrics: Iterable[str], notes: Footnotes
             elif score.protocol != usual:
                 marks[i, metric] = notes.letter(difference(score.protocol, usual))
     return marks
+
+
+def odd_rows(rows: Sequence[Row], metrics: Iterable[str | None]) -> dict[int, tuple[str, ...]]:
+    """By the id of a row, what was measured unlike of most of these, and how: `fd[x]: other protocol: n: 360, ...`."""
+    notes, found = Footnotes(), dict[int, tuple[str, ...]]()
+    for (i, metric), letter in protocol_marks(rows, [m for m in metrics if m is not None], notes).items():
+        told = dict(notes.listed())[letter]
+        found[id(rows[i])] = (*found.get(id(rows[i]), ()), f"{metric}: {told}")
+    return found
 
 
 def commonest_protocol(scores: Iterable[Score]) -> str:

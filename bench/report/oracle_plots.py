@@ -9,14 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
+from bench.report.drawn import Mark
 from bench.report.exact_table import place
-from bench.report.joined import joined
+from bench.report.joined import Point, joined
 from bench.report.names import way
 from bench.report.plots import PLAIN, floor_line, log_ticks
 from bench.report.rows import Row, Sheet
+from bench.report.spoken import mark_at
 from bench.report.steps import Line, by_calls, exact_metric, kind_of, study_of, usual
 from bench.report.steps_looks import SPACINGS_TOLD, Look, legend, legend_height, looks_of
-from bench.report.steps_plots import Drawn, plot
+from bench.report.steps_plots import Drawn, Told, plot
 from bench.report.style import Picture, draw
 
 
@@ -32,13 +34,21 @@ def exact_picture(name: str, sheet: Sheet) -> Picture | None:
     assert metric is not None
     learned = _learned(sheet, {line.label for line, points in exact if len(points) > 1})
     looks = looks_of([line for line, _ in exact])
-    return _both(name, sheet, metric, exact, learned, looks) if learned else _alone(name, metric, exact, looks)
+
+    def told(point: Point) -> Mark:
+        return mark_at(point, f"S={point.x:g}", sheet)
+
+    if learned:
+        return _both(name, sheet, exact, learned, looks, told)
+    return _alone(name, metric, exact, looks, told)
 
 
-def _alone(name: str, metric: str, exact: Sequence[Drawn], looks: dict[str, Look]) -> Picture:
+def _alone(name: str, metric: str, exact: Sequence[Drawn], looks: dict[str, Look], told: Told) -> Picture:
+    marks: list[Mark] = []
+
     def paint(figure: Figure) -> None:
         canvas = figure.subplots()
-        _exact_axes(canvas, exact, looks)
+        _exact_axes(canvas, exact, looks, marks, told)
         legend(figure, canvas)
 
     caption = (
@@ -46,28 +56,28 @@ def _alone(name: str, metric: str, exact: Sequence[Drawn], looks: dict[str, Look
         f"its samples, computed and not drawn ({metric}). {SPACINGS_TOLD.capitalize()}."
     )
     size = (6.4, 4.4 + legend_height([line.label for line, _ in exact], 6.4))
-    return draw(name, "Exact: what steps buy a perfect network", caption, size, paint)
+    return draw(name, "Exact: what steps buy a perfect network", caption, size, paint, marks)
 
 
 def _both(
     name: str,
     sheet: Sheet,
-    metric: str,
     exact: Sequence[Drawn],
     learned: Sequence[Drawn],
     looks: dict[str, Look],
+    told: Told,
 ) -> Picture:
-    shared = {line.label for line, _ in learned}
+    shared, marks = {line.label for line, _ in learned}, list[Mark]()
     beside = [(line, points) for line, points in exact if line.label in shared]
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharex=True)
-        _exact_axes(left, beside, looks)
+        _exact_axes(left, beside, looks, marks, told)
         left.set_title("Exact denoiser of Gaussian data")
         right.set_title("Trained network")
         right.set_xscale("log")
         right.set_yscale("log")
-        plot(right, learned, looks)
+        plot(right, learned, looks, marks, told)
         floor_line(right, sheet)
         right.set_ylabel(f"{sheet.quality} of samples  (lower is better)")
         _finish(right, {point.x for _, points in learned for point in points})
@@ -84,13 +94,13 @@ def _both(
         f"network's draws may be clipped; the exact ones are not. {SPACINGS_TOLD.capitalize()}."
     )
     size = (9.6, 4.4 + legend_height(sorted(shared), 9.6))
-    return draw(name, "Learned against exact: what steps buy", caption, size, paint)
+    return draw(name, "Learned against exact: what steps buy", caption, size, paint, marks)
 
 
-def _exact_axes(canvas: Axes, held: Sequence[Drawn], looks: dict[str, Look]) -> None:
+def _exact_axes(canvas: Axes, held: Sequence[Drawn], looks: dict[str, Look], marks: list[Mark], told: Told) -> None:
     canvas.set_xscale("log")
     canvas.set_yscale("log")
-    plot(canvas, held, looks)
+    plot(canvas, held, looks, marks, told)
     canvas.set_ylabel("exact Fréchet distance, pixels  (lower is better)")
     _finish(canvas, {point.x for _, points in held for point in points})
 

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 
@@ -15,12 +16,12 @@ from markupsafe import Markup, escape
 
 from bench.plain_text import cell
 from bench.report.axes import Axes
-from bench.report.drawn import Data
+from bench.report.drawn import Data, Mark
 from bench.report.grouping import CHOSEN_TOLD
 from bench.report.parts import Content, Section
 from bench.report.rows import Row
 from bench.report.source import FAMILIES
-from bench.report.spoken import mark_of, numbers_of
+from bench.report.spoken import marks_of, numbers_of
 from bench.report.style import COLOURS, Picture
 from bench.report.trilemma import CORNERS, triangle
 
@@ -64,7 +65,7 @@ def render_page(content: Content) -> str:
         "page.html.jinja",
         content=content,
         triangles={
-            section.slug: [triangle_view(row, at, section) for row, at in section.placed]
+            section.slug: [triangle_view(row, at, section, mark) for (row, at), mark in _marked(section)]
             for section in content.sections
         },
         outline=" ".join(f"{x:.3f},{-y:.3f}" for x, y in CORNERS),
@@ -135,11 +136,15 @@ def breaks(text: str) -> Markup:
     return Markup(re.sub(r"(?<=[=_])(?=[^ ])", "<wbr>", str(escape(text))))
 
 
-def triangle_view(row: Row, at: Axes, section: Section) -> TriangleView:
+def _marked(section: Section) -> Iterator[tuple[tuple[Row, Axes], Mark]]:
+    """The rows of the trilemma picture with what each tells."""
+    return zip(section.placed, marks_of([row for row, _ in section.placed], section.sheet), strict=True)
+
+
+def triangle_view(row: Row, at: Axes, section: Section, mark: Mark) -> TriangleView:
     """Coordinates and words of one triangle."""
     sheet = section.sheet
     numbers = numbers_of(row, sheet)[:4]
-    mark = mark_of(row, sheet)
     names = zip(("quality", "coverage", "speed"), at, strict=True)
     words = ", ".join(f"{name} {'unknown' if v is None else f'{v + 0.0:.2f}'}" for name, v in names)
     return TriangleView(

@@ -14,9 +14,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from bench.report.axes import axes_told, pareto
 from bench.report.drawn import Data
+from bench.report.marks import odd_rows
 from bench.report.numbers import KINDS, SIGNS, interval_text, number, score_text, tick
 from bench.report.rows import Row, Score, Sheet, likelihoods
-from bench.report.spoken import mark_of
+from bench.report.spoken import marks_of
 from bench.report.style import FAINT, INK, Picture, colour, draw, label_points, marker
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -126,13 +127,16 @@ def _against_time(
 ) -> Picture | None:
     if not points:
         return None
-    front = pareto([(seconds, score.value) for _, seconds, score in points])
+    rows = [row for row, _, _ in points]
+    odd = odd_rows(rows, [sheet.quality])
+    fair = [(seconds, score.value) for row, seconds, score in points if id(row) not in odd]
+    front = [fair[i] for i in pareto(fair)]
 
     def paint(figure: Figure) -> None:
         canvas = figure.subplots()
         log_axes(canvas, SECONDS)
-        steps = [(points[i][1], points[i][2].value) for i in front]
-        canvas.step(*zip(*steps, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
+        if front:
+            canvas.step(*zip(*front, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
         for number_, (row, seconds, score) in enumerate(points):
             hue = colour(row.model.family)
             interval(canvas, seconds, score, hue)
@@ -141,10 +145,10 @@ def _against_time(
                 [seconds],
                 [score.value],
                 s=size,
-                c=hue,
+                facecolors="white" if id(row) in odd else hue,
                 marker=marker(row.model.family),
-                edgecolors="white",
-                linewidths=0.7,
+                edgecolors=hue if id(row) in odd else "white",
+                linewidths=1.4 if id(row) in odd else 0.7,
                 zorder=3,
                 alpha=1.0 if row.shown else 0.55,
                 gid=f"mark{number_}",
@@ -169,7 +173,9 @@ def _against_time(
         "measured here is both faster and of lower FD. Small marks are further draws of the same checkpoints. "
         + FLOOR_TOLD
     )
-    marks = [mark_of(row, sheet) for row, _, _ in points]
+    if odd:
+        caption += " Hollow marks are of another protocol than most and take no part in the front; each says which."
+    marks = marks_of(rows, sheet)
     data = Data(
         ("model", f"{what}, s", sheet.quality or "FD", "interval"),
         tuple((row.label, f"{seconds:.4g}", number(s.value), interval_text(s)) for row, seconds, s in points),

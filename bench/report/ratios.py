@@ -15,8 +15,8 @@ _ROUNDING = 1e-9  # exact numbers nearer to each other than this are equal
 class Ratio(NamedTuple):
     """One row's metric over another's: the geometric mean over the seeds that both have, with its interval.
 
-    Three or more seeds: Student's t on the logarithms, at 95 %. Two: their range. One: from the two scores' own
-    intervals, if they have some. Exact numbers have no interval and need none.
+    Two or more seeds: Student's t on the logarithms, at 95 %. One: from the two scores' own intervals, if they have
+    some. Exact numbers have no interval and need none.
     """
 
     value: float
@@ -75,8 +75,6 @@ def ratio(row: Row, other: Row, metric: str) -> Ratio | None:
         return Ratio(value, value, value, len(seeds))
     if len(seeds) == 1:
         return Ratio(value, *_own(row, other, metric, seeds[0]), 1)
-    if len(seeds) == 2:
-        return Ratio(value, math.exp(min(logs)), math.exp(max(logs)), 2)
     assert mean.low is not None
     assert mean.high is not None
     return Ratio(value, math.exp(mean.low), math.exp(mean.high), len(seeds))

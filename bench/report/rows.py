@@ -10,6 +10,7 @@ from baselines.types import Draw, Kind
 from bench.record import Better, Measurement, Record
 from bench.report.names import SAMPLERS, noise, way
 from bench.report.source import ModelInfo
+from bench.stats import mean_over_seeds
 
 Spread = Literal["t", "range", "own", ""]
 """How an interval was made: Student's t over 3 or more seeds at 95 %; the range of 2 seeds; the single
@@ -48,11 +49,11 @@ class Score:
     note: str
 
     def overlaps(self, other: Score, half_width: float | None = None) -> bool:
-        """Whether the two cannot be told apart: their intervals have a point in common.
+        """Whether the two cannot be told apart: their 95 % intervals have a point in common.
 
         half_width: taken for a score without an interval; where there is none either, nothing tells the two apart.
         """
-        bounds = [score.bounds or score.around(half_width) for score in (self, other)]
+        bounds = [score.sure or score.around(half_width) for score in (self, other)]
         first, second = bounds
         if first is None or second is None:
             return True
@@ -62,6 +63,14 @@ class Score:
     def bounds(self) -> tuple[float, float] | None:
         """The interval, if it has one."""
         return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def sure(self) -> tuple[float, float] | None:
+        """The 95 % interval, if it has one; of two seeds Student's t: their range holds the mean half of the time."""
+        if self.spread != "range" or self.low is None or self.high is None:
+            return self.bounds
+        mean = mean_over_seeds((self.low, self.high))
+        return None if mean.low is None or mean.high is None else (mean.low, mean.high)
 
     def around(self, half_width: float | None) -> tuple[float, float] | None:
         """An interval of a given width about the value."""

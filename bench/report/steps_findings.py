@@ -41,8 +41,8 @@ def steps_findings(sheet: Sheet) -> list[str]:
     if not any(told):
         return []
     note = (
-        "Ratios are of FD, by the seeds that both sides have, in brackets a 95 % interval over three or more seeds, "
-        "the range of two, or what one seed's bootstrap intervals allow; an interval that holds 1 shows nothing."
+        "Ratios are of FD, by the seeds that both sides have, in brackets a 95 % interval over two or more seeds "
+        "(Student's t), or what one seed's bootstrap intervals allow; an interval that holds 1 shows nothing."
     )
     return [sentence for sentence in (*told, note if study is not None else "") if sentence]
 
@@ -117,14 +117,10 @@ def _shrinkage(zero: Mapping[int, Row], one: Mapping[int, Row], first: int, last
     apart = [abs(math.log(b[s] / a[s])) - abs(math.log(d[s] / c[s])) for a, b, c, d in [values] for s in seeds]
     if len(apart) < 2:
         return None
-    if len(apart) == 2:
-        low, high = min(apart), max(apart)
-    else:
-        mean = mean_over_seeds(apart)
-        assert mean.low is not None
-        assert mean.high is not None
-        low, high = mean.low, mean.high
-    return True if low > 0 else False if high < 0 else None
+    mean = mean_over_seeds(apart)
+    assert mean.low is not None
+    assert mean.high is not None
+    return True if mean.low > 0 else False if mean.high < 0 else None
 
 
 def _linear(clock: Clock, sheet: Sheet) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,9 +11,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.report.clock import pooled_s
 from bench.report.clock_plot import clock
+from bench.report.drawn import Mark, tell
 from bench.report.joined import Point, joined
+from bench.report.numbers import number
 from bench.report.plots import FLOOR_TOLD, PLAIN, SECONDS, floor_line, interval, log_axes, log_ticks
 from bench.report.rows import Row, Sheet
+from bench.report.spoken import mark_at
 from bench.report.steps import Line, lines, usual
 from bench.report.steps_looks import SPACINGS_TOLD, Look, legend, legend_height, looks_of
 from bench.report.style import Picture, draw
@@ -20,6 +24,7 @@ from bench.report.style import Picture, draw
 CALLS = "network calls an image (NFE)"
 _WIDTH = 6.4
 Drawn = tuple[Line, list[Point]]
+Told = Callable[[Point], Mark]
 
 
 def pictures(slug: str, sheet: Sheet) -> list[Picture]:
@@ -35,24 +40,32 @@ def over_steps(name: str, sheet: Sheet, time: bool) -> Picture | None:
     if not any(len(points) > 1 for _, points in held):
         return None
     looks, labels = looks_of([line for line, _ in held]), [line.label for line, _ in held]
+    marks: list[Mark] = []
+
+    def told(point: Point) -> Mark:
+        return mark_at(point, f"{number(point.x, 's')} an image" if time else _calls(point), sheet)
 
     def paint(figure: Figure) -> None:
         canvas = figure.subplots()
         log_axes(canvas, SECONDS if time else PLAIN)
-        plot(canvas, held, looks)
+        plot(canvas, held, looks, marks, told)
         floor_line(canvas, sheet)
         log_ticks(canvas.yaxis)
         if time:
             log_ticks(canvas.xaxis)
         else:
-            at_calls(canvas, {point.x for _, points in held for point in points})
+            at_calls(canvas, [point.x for _, points in held for point in points])
         canvas.set_xlabel("time an image in a large batch  (left is faster)" if time else CALLS)
         canvas.set_ylabel(f"{sheet.quality}  (lower is better)")
         legend(figure, canvas)
 
     title = "Quality over time" if time else "Quality over steps"
     caption = _time_caption(sheet, held) if time else _steps_caption(sheet, held)
-    return draw(name, title, caption, (_WIDTH, 4.4 + legend_height(labels, _WIDTH)), paint)
+    return draw(name, title, caption, (_WIDTH, 4.4 + legend_height(labels, _WIDTH)), paint, marks)
+
+
+def _calls(point: Point) -> str:
+    return f"{point.x:,g} network calls an image"
 
 
 def _steps_caption(sheet: Sheet, held: Sequence[Drawn]) -> str:
@@ -93,17 +106,17 @@ def coverage_over_steps(name: str, sheet: Sheet) -> Picture | None:
     panels = [(metric, held) for metric, held in panels if any(len(points) > 1 for _, points in held)]
     if not panels:
         return None
-    looks = looks_of(every)
+    looks, marks = looks_of(every), list[Mark]()
 
     def paint(figure: Figure) -> None:
         canvases = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for canvas, (metric, held) in zip(canvases, panels, strict=True):
             canvas.set_xscale("log")
             canvas.xaxis.set_major_formatter(PLAIN)
-            plot(canvas, held, looks)
+            plot(canvas, held, looks, marks, lambda point: mark_at(point, _calls(point), sheet))
             floor_line(canvas, sheet, metric)
             canvas.set_ylabel(f"{metric}\n(higher is better)")
-        at_calls(canvases[-1], {point.x for _, held in panels for _, points in held for point in points})
+        at_calls(canvases[-1], [point.x for _, held in panels for _, points in held for point in points])
         canvases[-1].set_xlabel(CALLS)
         legend(figure, canvases[0])
 
@@ -112,7 +125,7 @@ def coverage_over_steps(name: str, sheet: Sheet) -> Picture | None:
     )
     labels = [line.label for line, _ in panels[0][1]]
     size = (_WIDTH, 1.0 + 2.2 * len(panels) + legend_height(labels, _WIDTH))
-    return draw(name, "Coverage and recall over steps", caption, size, paint)
+    return draw(name, "Coverage and recall over steps", caption, size, paint, marks)
 
 
 def drawn(every: Sequence[Line], sheet: Sheet, metric: str | None, time: bool) -> list[Drawn]:
@@ -139,18 +152,23 @@ def _seconds(row: Row, sheet: Sheet, pooled: dict[str, float]) -> float | None:
     return calls * pooled[row.title] if calls and row.title in pooled else 1 / rate
 
 
-def plot(canvas: Axes, held: Sequence[Drawn], looks: dict[str, Look]) -> None:
-    """Each line with its points and bars; odd points stand alone with their number of seeds."""
+def plot(canvas: Axes, held: Sequence[Drawn], looks: dict[str, Look], marks: list[Mark], told: Told) -> None:
+    """Each line with its points and bars; odd points stand alone with their number of seeds.
+
+    marks: what is told joins it, a mark a point.
+    """
     for line, points in held:
         look = looks[line.label]
         face = look.hue if look.dashes == "-" else "white"
         style = {"marker": look.shape, "color": look.hue, "markerfacecolor": face, "markersize": 5.5, "lw": 1.6}
         own = [point for point in points if not point.odd]
         across, up = [point.x for point in own], [point.score.value for point in own]
-        canvas.plot(across, up, look.dashes, label=line.label, **style)  # type: ignore[arg-type]
+        [drawn_] = canvas.plot(across, up, look.dashes, label=line.label, **style)  # type: ignore[arg-type]
+        tell(drawn_, marks, [told(point) for point in own])
         for point in points:
             if point.odd:
-                canvas.plot([point.x], [point.score.value], ls="", **style)  # type: ignore[arg-type]
+                [alone] = canvas.plot([point.x], [point.score.value], ls="", **style)  # type: ignore[arg-type]
+                tell(alone, marks, [told(point)])
             interval(canvas, point.x, point.score, look.hue)
     _tell_odd(canvas, held)
 
@@ -166,12 +184,12 @@ def _tell_odd(canvas: Axes, held: Sequence[Drawn]) -> None:
         )
 
 
-def at_calls(canvas: Axes, calls: set[float]) -> None:
-    """A tick at every number of calls, none that would touch its neighbour."""
+def at_calls(canvas: Axes, calls: Iterable[float]) -> None:
+    """A tick at every number of calls, none that would touch its neighbour; those of most points go first."""
     ticks: list[float] = []
-    for x in sorted(calls):
-        if not ticks or x > 1.25 * ticks[-1]:
+    for x, _ in sorted(Counter(calls).items(), key=lambda held: (-held[1], held[0])):
+        if all(max(x, tick) > 1.25 * min(x, tick) for tick in ticks):
             ticks.append(x)
-    canvas.set_xticks(ticks)
+    canvas.set_xticks(sorted(ticks))
     canvas.xaxis.set_minor_formatter(NullFormatter())
     canvas.xaxis.set_minor_locator(LogLocator(subs=()))

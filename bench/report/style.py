@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -76,6 +76,7 @@ _SETTINGS: Any = {
     "text.parse_math": False,  # names in records are text: a $ is a $
     "svg.fonttype": "path",
     "svg.hashsalt": "trilemma",
+    "pdf.fonttype": 42,  # TrueType, embedded: text can be searched and edited, and publishers take no Type 3
     "path.simplify": True,
 }
 
@@ -93,6 +94,18 @@ class Picture:
     height: int
     spots: tuple[Spot, ...] = ()  # marks that tell their numbers
     data: Data | None = None
+    figure: Figure | None = field(default=None, repr=False, compare=False)
+
+    def pdf(self) -> bytes:
+        """The figure as PDF for papers: text as text, fonts embedded, no dates. Made when it is asked for."""
+        from matplotlib.backends.backend_pdf import FigureCanvasPdf  # a fifth of a second that few reports need
+
+        assert self.figure is not None
+        held = io.BytesIO()
+        nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
+        with mpl.rc_context(_SETTINGS), _rims_left_out(self.figure, paper=True), _dots(self.figure, 72):
+            FigureCanvasPdf(self.figure).print_pdf(held, metadata=nothing)  # type: ignore[no-untyped-call]
+        return held.getvalue()
 
 
 def draw(
@@ -112,7 +125,7 @@ def draw(
         caption: what to see.
         size: inches.
         paint: fills the empty figure; it is called under the style's settings.
-        marks: what the clouds of points tell whose ids (`gid`) are `mark0`, `mark1`, ...
+        marks: what the points of clouds and lines tell, see `spots`; `paint` may add to them by `tell`.
         data: the numbers that are drawn; None: those of the lines that have a name.
     """
     with mpl.rc_context(_SETTINGS):
@@ -129,7 +142,7 @@ def draw(
             FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
     width, height = round(size[0] * 96), round(size[1] * 96)
     placed, numbers = tuple(spots(figure, marks, height)), data or lines_of(figure)
-    return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), width, height, placed, numbers)
+    return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), width, height, placed, numbers, figure)
 
 
 @contextmanager
@@ -144,16 +157,23 @@ def _dots(figure: Figure, dpi: float) -> Iterator[None]:
 
 
 @contextmanager
-def _rims_left_out(figure: Figure) -> Iterator[None]:
-    """Texts with a rim are named instead: as paths each letter would be written twice, in full."""
+def _rims_left_out(figure: Figure, paper: bool = False) -> Iterator[None]:
+    """Texts with a rim are named instead: as paths each letter would be written twice, in full.
+
+    paper: they stand on a veil of white.
+    """
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text.get_path_effects()]
     effects = [text.get_path_effects() for text in texts]
     for number, text in enumerate(texts):
         text.set_path_effects([])
         text.set_gid(f"{HALO}{number}")
+        if paper:
+            text.set_bbox({"facecolor": "white", "alpha": 0.7, "lw": 0, "pad": 0.3})
     yield
     for text, held in zip(texts, effects, strict=True):
         text.set_path_effects(held)
+        if paper:
+            text.set_bbox(None)
 
 
 def colour(family: str) -> str:

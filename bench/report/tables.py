@@ -84,6 +84,7 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[tuple[str, str], ...] = ()  # (letter, text)
+    intervals: str = ""  # a sentence: which intervals it holds
 
     def part(self, name: str) -> list[Line]:
         """The lines of one part."""
@@ -113,10 +114,11 @@ def main_table(sheet: Sheet) -> Table:
     return Table(
         "main",
         "All numbers",
-        _INTRO + (" " + _spread_words(sheet)).rstrip(),
+        f"{_INTRO} {(spread := _spread_words(sheet))}",
         (Column("Model", "draw", numeric=False), *columns),
         tuple(lines),
         tuple(notes.listed()),
+        spread,
     )
 
 

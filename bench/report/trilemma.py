@@ -15,10 +15,11 @@ from matplotlib.patches import Polygon
 from bench.report.axes import Axes, Endpoints, formulas
 from bench.report.drawn import Data
 from bench.report.grouping import CHOSEN_TOLD
+from bench.report.marks import odd_rows
 from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
-from bench.report.spoken import mark_of, numbers_of
+from bench.report.spoken import marks_of, numbers_of
 from bench.report.style import FAINT, GRID, INK, Picture, colour, draw, label_points, marker
 
 Placed = tuple[Row, Axes]
@@ -69,13 +70,15 @@ def map_picture(name: str, sheet: Sheet, placed: Sequence[Placed]) -> Picture:
         "mark at the top right. Speed counts images/s at the large batch. Grey crosses are reference models. "
         + CHOSEN_TOLD
     )
+    if odd_rows([row for row, _ in placed], (sheet.quality, sheet.coverage)):
+        caption += " Hollow marks are of another protocol than most, and not to be ranked with them; each says which."
     return draw(
         name,
         "Quality against coverage, speed as size",
         caption,
         (6.4, min(9.0, 5.0 + 0.2 * max(0, len(placed) - 9))),  # names of neighbours need room
         lambda figure: paint_map(figure.subplots(), sheet, placed),
-        [mark_of(row, sheet) for row, _ in placed],
+        marks_of([row for row, _ in placed], sheet),
         _data(sheet, placed),
     )
 
@@ -97,13 +100,15 @@ def paint_map(canvas: Canvas, sheet: Sheet, placed: Sequence[Placed]) -> None:
     spots = [(at.clipped()[1], at.clipped()[0]) for _, at in known]
     deep = [spot for (row, _), spot in zip(known, spots, strict=True) if not row.model.is_reference] or spots
     left, low = _start([x for x, _ in deep]), _start([y for _, y in deep])
+    odd = odd_rows([row for row, _ in placed], (sheet.quality, sheet.coverage))
     places = {id(row): number_ for number_, (row, _) in enumerate(placed)}
     inside = [(k, spot) for k, spot in zip(known, spots, strict=True) if spot[0] >= left and spot[1] >= low]
     for (row, at), (x, y) in inside:
         hue, shape = colour(row.model.family), marker(row.model.family)
         area = _area(at.clipped()[2])
-        style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.9, "zorder": 3, "gid": f"mark{places[id(row)]}"}
-        canvas.scatter([x], [y], s=area, c=hue, marker=shape, **style)
+        face, edge, rim = ("white", hue, 1.6) if id(row) in odd else (hue, "white", 0.9)
+        style: dict[str, Any] = {"facecolors": face, "edgecolors": edge, "linewidths": rim, "zorder": 3}
+        canvas.scatter([x], [y], s=area, marker=shape, gid=f"mark{places[id(row)]}", **style)
     canvas.set_xlim(left, 1 + 0.06 * (1 - left))
     canvas.set_ylim(low, 1 + 0.06 * (1 - low))
     outside = [row.short for (row, _) in known if row not in [r for (r, _), _ in inside]]

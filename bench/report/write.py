@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,13 +20,13 @@ from bench.report.source import Source, open_results
 from bench.report.style import Picture
 
 
-def write(results: Path, out: Path, changes: Changes | None = None) -> Path:
+def write(results: Path, out: Path, changes: Changes | None = None, pdf: bool = False) -> Path:
     """See `bench.report.write_report`."""
     with _no_collection():
         source = open_results(results)
         check_writable(out)
         content = gather(source, changes)
-        files = _files(source, content)
+        files = _files(source, content, lambda name: pdf or (out / name).is_file())
     try:
         for name, data in files.items():
             put(out / name, data)
@@ -47,8 +47,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _files(source: Source, content: Content) -> dict[str, bytes]:
-    """All files of a report by their names."""
+def _files(source: Source, content: Content, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """All files of a report by their names; PDFs as far as they are wanted: no old one stands beside a new SVG."""
     files: dict[str, bytes] = {
         "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
         "report.md": render_markdown(content).encode(errors="backslashreplace"),
@@ -60,6 +60,8 @@ def _files(source: Source, content: Content) -> dict[str, bytes]:
     for picture in _pictures(content):
         files[f"figures/{picture.name}.svg"] = picture.svg
         files[f"figures/{picture.name}.png"] = picture.png
+        if wanted(f"figures/{picture.name}.pdf"):
+            files[f"figures/{picture.name}.pdf"] = picture.pdf()
         if picture.data is not None:
             files[f"figures/{picture.name}.csv"] = csv_of(picture.data).encode(errors="backslashreplace")
     for section in content.sections:

@@ -190,12 +190,12 @@ PROVENANCE = {
 }
 
 
-def draws_of(model: str, seed: int) -> list[Draw]:
-    """Native for all but DDPM: ancestral at seed 0, DDIM at five numbers of steps with eta 0 and 1."""
+def draws_of(model: str, seed: int, ancestral: bool = False) -> list[Draw]:
+    """Native for all but DDPM: ancestral at seed 0 or at every seed, DDIM at five numbers of steps with eta 0 and 1."""
     if model != "ddpm":
         return [Draw()]
     ddim = [Draw("ddim", steps, eta) for steps in DDIM for eta in (0.0, 1.0)]
-    return [Draw("ddpm"), *ddim] if seed == 0 else ddim
+    return [Draw("ddpm"), *ddim] if seed == 0 or ancestral else ddim
 
 
 def write_results(
@@ -205,6 +205,7 @@ def write_results(
     datasets: Sequence[str] = ("digits",),
     change: Callable[[Record], Record | None] = lambda record: record,
     families: bool = True,
+    ancestral: bool = False,
 ) -> Path:
     """A run's folder with synthetic records of these models; `change` may alter or drop (None) each record."""
     records: list[Record] = []
@@ -213,7 +214,7 @@ def write_results(
             for seed in seeds if model != "real" else seeds[:1]:
                 key = f"{model}-{dataset}-{seed}"
                 made = [_train_record(folder, model, dataset, seed, key)]
-                made += [_draw_record(folder, model, dataset, seed, d, key) for d in draws_of(model, seed)]
+                made += [_draw_record(folder, model, dataset, seed, d, key) for d in draws_of(model, seed, ancestral)]
                 records += [kept for record in made if (kept := change(record)) is not None]
     for record in records:
         store.append(folder, record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -168,6 +169,101 @@ def test_marks_and_triangles_tell_their_numbers_to_pointer_and_keyboard(page_fil
     assert not tip.is_visible()
 
 
+def over(page: Any, mark: Any) -> None:
+    """The pointer on a mark's middle, whichever other mark lies over it."""
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
+def figure_over_steps(page: Any) -> Any:
+    return page.locator("figure", has=page.get_by_role("img", name="Quality over steps", exact=True)).first
+
+
+def test_points_over_steps_tell_to_pointer_and_by_arrow_keys_from_one_stop_of_tab(
+    page_file: Path, open_page: Open
+) -> None:
+    page = open_page(page_file)
+    tip, marks = page.locator("#tip"), figure_over_steps(page).locator(".spots a")
+    assert marks.count() == 11
+    row = page.locator("#digits-main tbody.body tr", has=page.locator("th", has_text="S=20 eta 0")).first
+    value, interval = row.locator("td").first.evaluate(
+        "cell => [cell.firstChild.textContent, cell.lastChild.textContent]"
+    )
+    point = figure_over_steps(page).locator(".spots a[aria-label*='S=20 eta 0']")
+    over(page, point)
+    assert f"FD {value} ({interval})" in tip.inner_text()
+    assert "20 network calls an image" in tip.inner_text()
+    page.mouse.move(5, 5)
+    assert not tip.is_visible()
+    assert marks.evaluate_all("all => all.filter(one => one.tabIndex === 0).length") == 1
+    button = figure_over_steps(page).get_by_role("button", name="Enlarge")
+    button.focus()
+    page.keyboard.press("Tab")
+    told = []
+    for key in ("Home", "ArrowRight", "ArrowDown", "ArrowLeft", "End", "ArrowRight"):
+        page.keyboard.press(key)
+        assert tip.is_visible(), "also where the page had to scroll"
+        told.append(tip.inner_text())
+        assert marks.evaluate_all("all => all.filter(one => one.tabIndex === 0).length") == 1
+    assert told[0] == told[1] or told[1] != told[2] != told[3]
+    assert told[1] == told[3]
+    assert told[4] == told[5], "the last has none behind it"
+    page.keyboard.press("Tab")
+    assert not figure_over_steps(page).locator(".spots a:focus").count()
+
+
+def test_marks_of_an_enlarged_figure_tell_as_well_and_lead_out_of_it(page_file: Path, open_page: Open) -> None:
+    page = open_page(page_file, width=500)
+    figure_over_steps(page).get_by_role("button", name="Enlarge").click()
+    dialog = page.get_by_role("dialog")
+    point = dialog.locator(".spots a[aria-label*='S=20 eta 0']")
+    image, place = dialog.locator("img").bounding_box(), point.bounding_box()
+    small = figure_over_steps(page).locator("img").bounding_box()
+    before = figure_over_steps(page).locator(".spots a[aria-label*='S=20 eta 0']").bounding_box()
+    middle = [(p["x"] + p["width"] / 2 - i["x"]) / i["width"] for p, i in ((place, image), (before, small))]
+    assert middle[0] == pytest.approx(middle[1], abs=0.01), "over the same point of the picture"
+    over(page, point)
+    tip = page.locator("#tip")
+    assert tip.is_visible()
+    at = tip.bounding_box()
+    top = page.evaluate(
+        "([x, y]) => document.elementsFromPoint(x, y)[0].closest('dialog') !== null", [at["x"], at["y"]]
+    )
+    assert top
+    page.mouse.down()
+    page.mouse.up()
+    assert not dialog.is_visible()
+    assert "-model-" in page.url
+
+
+def test_of_marks_that_lie_over_each_other_the_nearest_tells_and_is_followed(page_file: Path, open_page: Open) -> None:
+    page = open_page(page_file)
+    figure = figure_over_steps(page)
+    figure.scroll_into_view_if_needed()
+    middles = figure.locator(".spots a").evaluate_all(
+        "all => all.map(a => { const b = a.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
+    )
+    gaps = [min(math.dist(a, b) for b in middles if b is not a) for a in middles]
+    assert 0.5 < min(gaps) < 9, "the premise: two marks cover each other"
+    for number in sorted(range(len(middles)), key=lambda i: gaps[i])[:2]:
+        page.mouse.move(5, 5)
+        page.mouse.move(*middles[number])
+        told = figure.locator(".spots a").nth(number).get_attribute("data-tip")
+        assert page.locator("#tip b").inner_text() == told.split("\n")[0]
+
+
+def test_a_first_tap_tells_and_a_second_leads_on(page_file: Path, open_page: Open) -> None:
+    page = open_page(page_file, width=390, height=800, has_touch=True, is_mobile=True)
+    point = figure_over_steps(page).locator(".spots a[aria-label*='S=20 eta 0']")
+    point.scroll_into_view_if_needed()
+    point.tap()
+    assert page.locator("#tip").is_visible()
+    assert "#" not in page.url
+    point.tap()
+    assert "-model-" in page.url
+
+
 def test_a_name_in_a_table_leads_to_the_block_of_its_model(page_file: Path, open_page: Open) -> None:
     page = open_page(page_file)
     link = page.locator("#digits-main tbody.body th a", has_text="DCGAN")
@@ -227,7 +323,7 @@ def test_markup_in_any_text_of_a_record_is_never_run(tmp_path: Path, open_page: 
     page = open_page(write_report(folder, tmp_path / "out"), width=390)
     page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     for mark in page.locator("[data-tip]").all()[:4]:
-        mark.dispatch_event("pointerenter")
+        mark.dispatch_event("pointerover")
         assert page.locator("#tip img, #tip script").count() == 0
         assert "<script>" in page.locator("#tip").inner_text()
     page.locator(".enlarge").first.dispatch_event("click")

@@ -139,9 +139,9 @@ def test_an_oracles_sampled_numbers_make_no_sentence_clock_triangle_or_axis(tmp_
 def test_the_figure_has_the_mean_over_seeds_beside_every_exact_eta(tmp_path: Path, monkeypatch: Any) -> None:
     painted: dict[str, dict[str, list[float]]] = {}
 
-    def spy(canvas: Any, held: Any, looks: Any) -> None:
+    def spy(canvas: Any, held: Any, *rest: Any) -> None:
         painted[canvas.get_title()] = {line.label: [p.score.value for p in points] for line, points in held}
-        plot(canvas, held, looks)
+        plot(canvas, held, *rest)
         painted[str(len(painted))] = painted.pop(canvas.get_title())
 
     sheet = make_sheet(open_results(with_oracle(tmp_path / "r")), "digits")

@@ -77,9 +77,9 @@ def test_slim_coordinates_are_those_of_matplotlib_to_a_hundredth() -> None:
 
 
 def test_marks_lie_where_matplotlib_draws_them() -> None:
-    told = Mark("Model", ("FD 1.0 (0.9 – 1.1)",), "anchor")
-    figure = draw("f", "t", "c", (4, 3), paint, [told])
-    assert [spot.mark for spot in figure.spots] == [told, told]
+    told = [Mark(name, ("FD 1.0 (0.9 – 1.1)",), "anchor") for name in ("first", "second")]
+    figure = draw("f", "t", "c", (4, 3), paint, told)
+    assert [spot.mark for spot in figure.spots] == told
     image = np.asarray(Image.open(io.BytesIO(figure.png)).convert("RGB")).astype(int)
     scale = image.shape[1] / figure.width
     for spot in figure.spots:

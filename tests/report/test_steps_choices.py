@@ -15,6 +15,7 @@ from bench.report.artifacts import Band
 from bench.report.clock import Clock
 from bench.report.ratios import Ratio
 from bench.report.rows import Row, Sheet
+from bench.report.source import ModelInfo
 from bench.report.steps import lines, study_of
 from bench.report.steps_findings import _linear, steps_findings
 from tests.report.test_steps import DRAWS, as_published, every, told, write
@@ -173,7 +174,8 @@ def test_points_stand_at_calls_or_seconds_and_leave_out_what_a_logarithm_cannot_
 
 def test_the_clocks_line_and_points_are_in_milliseconds() -> None:
     canvas = Figure().subplots()
-    one = Clock("x", ((1.0, 0.5), (10.0, 1.5), (99.0, 9.0)), 0.4, 0.1, 0.0, (1.0, 1.0, 1.0), ("Heun",) * 3)
+    row = Row(ModelInfo("ddpm", "DDPM", "diffusion"), "", Draw("heun", 5), (0,), {}, {}, ())
+    one = Clock("x", ((1.0, 0.5), (10.0, 1.5), (99.0, 9.0)), 0.4, 0.1, 0.0, (1.0, 1.0, 1.0), (row,) * 3)
     clock_plot._timed(canvas, one, 20.0, {"Heun": ("#000000", "o")}, "-")
     points, line = (drawn.get_xydata().tolist() for drawn in canvas.get_lines())
     assert points == [[1.0, 500.0], [10.0, 1500.0]]
@@ -184,6 +186,8 @@ def test_ticks_that_would_touch_are_left_out() -> None:
     canvas = Figure().subplots()
     steps_plots.at_calls(canvas, {10.0, 11.0, 12.0, 13.0, 100.0})
     assert canvas.get_xticks().tolist() == [10, 13, 100]
+    steps_plots.at_calls(canvas, [9.0, 10.0, 10.0, 39.0, 50.0, 50.0, 100.0])
+    assert canvas.get_xticks().tolist() == [10, 39, 50, 100], "what most lines have goes before its neighbour"
 
 
 def test_terms_of_chains_of_different_lengths_share_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
