@@ -52,7 +52,20 @@ Examples:
 """
 
 
+_GOES_WITH = {
+    "suite": ("base",),
+    "pairs": ("base", "self_test"),
+    "device": ("base", "self_test"),
+    "trials": ("self_test",),
+    "json_": ("self_test",),
+    "select": ("base", "results"),
+    "all_metrics": ("results",),
+}
+_MODES = {"base": "--base REF", "self_test": "--self-test", "results": "two results folders"}
+
+
 def gate(
+    context: typer.Context,
     results: Annotated[list[Path] | None, typer.Argument(help="Two results folders: base and head.")] = None,
     base: Annotated[str | None, typer.Option(help="A commit, branch or tag to compare the checkout with.")] = None,
     suite: Annotated[str, typer.Option(help="short, full, perf, a file of workloads, or pytest-benchmark files.")] = "",
@@ -73,17 +86,14 @@ def gate(
     """Find regressions."""
     from bench.gate import show
 
-    chosen = [
-        name
-        for name, given in (("two results folders", results), ("--base", base), ("--self-test", self_test))
-        if given
-    ]
+    chosen = [name for name, given in (("results", results), ("base", base), ("self_test", self_test)) if given]
     if len(chosen) != 1:
-        raise UserError(f"gate: expected one of two results folders, --base REF or --self-test, got {_said(chosen)}")
+        told = _said(_MODES[name] for name in chosen)
+        raise UserError(f"gate: expected one of two results folders, --base REF or --self-test, got {told}")
     for option, path in (("--junit", junit), ("--markdown", markdown), ("--json", json_)):
         if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
             raise UserError(f"{option} {path}: expected a file in an existing folder")
-    _check_given(results or [], suite, pairs, self_test, json_)
+    _check_given(context, chosen[0], results or [], pairs)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UserError(f"gate --device: expected cpu or cuda, got {device!r}")
     begin = time.monotonic()
@@ -105,15 +115,15 @@ def gate(
     raise typer.Exit(outcome.exit_code)
 
 
-def _check_given(results: list[Path], suite: str, pairs: int, self_test: bool, record: Path | None) -> None:
+def _check_given(context: typer.Context, mode: str, results: list[Path], pairs: int) -> None:
     if results and len(results) != 2:
         raise UserError(f"gate: expected two results folders, base and head, got {_said(map(str, results))}")
-    if results and suite:
-        raise UserError(f"gate --suite {suite}: goes with --base; results folders have no workloads")
-    if self_test and suite:
-        raise UserError(f"gate --suite {suite}: goes with --base; the self-test has a suite of its own")
-    if record is not None and not self_test:
-        raise UserError(f"gate --json {record}: goes with --self-test; a comparison has --markdown and --junit")
+    for name, modes in _GOES_WITH.items():
+        source = context.get_parameter_source(name)
+        if mode not in modes and source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
+            option = f"--{name.rstrip('_').replace('_', '-')}"
+            fitting = " or ".join(_MODES[known] for known in modes)
+            raise UserError(f"gate {option}: goes with {fitting}, and means nothing with {_MODES[mode]}; leave it out")
     if pairs % 2 == 0:
         raise UserError(f"gate --pairs: expected an odd number, so that most can agree, got {pairs}")
 
