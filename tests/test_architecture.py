@@ -87,7 +87,7 @@ def test_measuring_speed_imports_no_metric() -> None:
 
 def test_only_the_worker_trains() -> None:
     users = {name_of(path) for path in FILES if "baselines.trainer" in set(imports(path))}
-    assert users == {"bench.worker", "bench.gate.workloads"}, "and the gate times how fast it is"
+    assert users == {"bench.worker", "bench.gate.workloads", "bench.peers.training"}, "the others time how fast it is"
 
 
 def test_the_report_reads_records_and_artifacts_only() -> None:

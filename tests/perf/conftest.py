@@ -6,7 +6,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -24,8 +23,7 @@ def compare(benchmark: Any) -> Compare:
     """compare(group, contenders, rounds, table): results by name; seconds, ratios and memory go into the record.
 
     The first contender is ours. A ratio is the median over rounds of (theirs / ours) within the round, its spread the
-    quartiles. Memory is the peak beyond what was resident before, in a round of its own. table: README's. parts: what
-    share of its work a contender does, where it is not all; its seconds are divided by it.
+    quartiles. Memory is the peak beyond what was resident before, in a round of its own. table: README's.
     The gate, which judges by raw rounds, asks for more than one of ours (TRILEMMA_GATE_ROUNDS).
     """
 
@@ -34,7 +32,6 @@ def compare(benchmark: Any) -> Compare:
         contenders: Mapping[str, Callable[[], Any]],
         rounds: int = 5,
         table: str = "metrics",
-        parts: Mapping[str, float] = MappingProxyType({}),
     ) -> dict[str, Any]:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -47,7 +44,7 @@ def compare(benchmark: Any) -> Compare:
             for name, work in contenders.items():
                 begin = time.perf_counter()
                 work()
-                seconds[name].append((time.perf_counter() - begin) / parts.get(name, 1))
+                seconds[name].append(time.perf_counter() - begin)
         torch.set_num_threads(threads)
         ours, *others = contenders
         benchmark.group = group

@@ -1,19 +1,19 @@
-"""How long diffusion sampling takes beside the network alone and beside diffusers; other ways to run the network."""
+"""How long diffusion sampling takes beside the network alone; other ways to run the network.
+
+Beside the pipelines of diffusers it stands in bench/peers/diffusion.py.
+"""
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from baselines import registry
 from baselines.contract import Noise
 from baselines.diffusion.ddpm import Config, Ddpm
 from baselines.types import Draw, ImageShape
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 Compare = Callable[..., dict[str, Any]]
 
-SQUARE, MNIST = ImageShape(1, 32, 32), ImageShape(1, 28, 28)
+SQUARE = ImageShape(1, 32, 32)
 STEPS = 50
 ROUNDS = 9
 MOST_ARITHMETIC = 0.005  # of the network's own time
@@ -107,54 +107,6 @@ def test_a_draw_takes_the_time_of_its_network_calls(
     benchmark.extra_info["notes"] = {"the whole draw": note}
     assert share < MOST_ARITHMETIC
     assert benchmark.extra_info["spread"]["the whole draw"][0] < 1.01
-
-
-def random_pipeline(folder: Path) -> Path:
-    """A UNet2DModel of 0.65 million parameters with random weights, as save_pretrained writes it."""
-    diffusers = pytest.importorskip("diffusers", reason="needs diffusers: pip install 'trilemma-bench[diffusers]'")
-    torch.manual_seed(0)
-    network = diffusers.UNet2DModel(
-        sample_size=28,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
-        norm_num_groups=8,
-    )
-    diffusers.DDPMPipeline(network, diffusers.DDPMScheduler(1000)).save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize("batch", [1, 16])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_beside_the_pipelines_of_diffusers_on_the_same_weights(
-    compare: Compare, sampler: str, batch: int, tmp_path: Path
-) -> None:
-    """With x_0 clamped in both. Their DDIM then keeps the eps of the x_0 before, unless it is asked for ours."""
-    folder = random_pipeline(tmp_path)
-    import diffusers
-
-    model = registry.load("baselines.adapters.diffusers_unet").model
-    ours: Any = model.build(MNIST, model.config(str(folder))).eval()
-    kind, scheduler, how = {
-        "ddim": (diffusers.DDIMPipeline, diffusers.DDIMScheduler(1000), {"use_clipped_model_output": True}),
-        "ddpm": (diffusers.DDPMPipeline, diffusers.DDPMScheduler(1000), {}),
-    }[sampler]
-    pipeline = kind(copy.deepcopy(ours.unet.network), scheduler)  # a copy, since ours lays its weights out anew
-    pipeline.set_progress_bar_config(disable=True)
-    steps = STEPS if batch == 1 else 10
-
-    contenders = {
-        "trilemma": lambda: ours.sample(batch, Draw(sampler, steps), Noise(0)),
-        f"diffusers {kind.__name__}": lambda: (
-            pipeline(batch, num_inference_steps=steps, output_type="pt", **how).images
-        ),
-    }
-    group = f"{sampler.upper()}, {steps} steps, UNet2DModel of 0.65M parameters, batch {batch}"
-    found = compare(group, contenders, ROUNDS, "diffusion")
-    assert all(len(images) == batch for images in found.values())
 
 
 def levels_apart(plain: Tensor, other: Tensor) -> str:
