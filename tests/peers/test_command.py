@@ -10,7 +10,6 @@ from bench.peers import __main__ as command
 from bench.peers import book, contest
 from tests.peers.made_up import contender, entry
 
-
 MACHINE = {"cpu": "made up"}
 
 
