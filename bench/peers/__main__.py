@@ -66,6 +66,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.missing:
         done = {race.work for race in races}
         chosen = [entry for entry in chosen if entry.name not in done]
+    book.check_writable(given.out)
     failed = 0
     columns = TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     # drawn when a round begins and not ten times a second: the thread that draws would run beside what is timed

@@ -121,6 +121,21 @@ def merged(old: Iterable[Race], new: Iterable[Race]) -> list[Race]:
     return kept + list(fresh.values())
 
 
+def check_writable(path: Path) -> None:
+    """Try to write beside the file, before minutes are spent on what it should hold.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(b"")
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be written ({error.strerror})") from error
+
+
 def save(path: Path, races: Iterable[Race]) -> None:
     """Replace the file at once: a reader finds the old lines or the new ones.
 

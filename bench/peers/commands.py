@@ -91,7 +91,7 @@ def start(folder: Path) -> Contest:
         "pytorch-fid --help": ("pytorch-fid", "pytorch_fid", ("-m", "pytorch_fid", "--help")),
     }
     ours, *peers = _contenders(Programs(folder), ways)
-    return Contest(HELP, GROUP, ours, tuple(peers))
+    return Contest(HELP, GROUP, ours, tuple(peers), rounds=6)
 
 
 def plain_import(folder: Path) -> Contest:
@@ -99,7 +99,7 @@ def plain_import(folder: Path) -> Contest:
     names = {"bench": _OURS, "benchopt": "benchopt", "pythae": "pythae", "torchmetrics": "torchmetrics"}
     ways = {f"import {name}": (package, name, ("-c", f"import {name}")) for name, package in names.items()}
     ours, *peers = _contenders(Programs(folder), ways)
-    return Contest(IMPORT, GROUP, ours, tuple(peers))
+    return Contest(IMPORT, GROUP, ours, tuple(peers), rounds=6)
 
 
 def evaluating_import(folder: Path) -> Contest:
@@ -116,7 +116,7 @@ def evaluating_import(folder: Path) -> Contest:
         ),
     }
     ours, *peers = _contenders(Programs(folder), ways)
-    return Contest(EVALUATE, GROUP, ours, tuple(peers))
+    return Contest(EVALUATE, GROUP, ours, tuple(peers), rounds=6)
 
 
 def page(folder: Path) -> Contest:
@@ -143,7 +143,7 @@ def page(folder: Path) -> Contest:
 
 
 def write_benchmark(folder: Path) -> Path:
-    """A benchopt benchmark with a file of as many results: 166 solvers, three repetitions, two stopping values each."""
+    """A benchopt benchmark with as many results: 55 solvers, as we have models, with 3 repetitions of 6 stops."""
     import numpy as np
     import pandas as pd
 
@@ -153,10 +153,12 @@ def write_benchmark(folder: Path) -> Path:
     (folder / "objective.py").write_text(_OBJECTIVE, encoding="utf-8")
     rng, rows = np.random.default_rng(0), []
     metrics = ("fd", "is", "kid", "precision", "recall", "density", "coverage", "latency", "speed", "nfe", "memory")
-    for solver in range(RECORDS // 6):
+    for solver in range(RECORDS // 18):
         for seed in range(3):
-            for stop in (1, 2):
-                numbers = {f"objective_{name}": float(value) for name, value in zip(metrics, rng.random(11))}  # noqa: B905
+            for stop in range(1, 7):
+                numbers = {
+                    f"objective_{name}": float(value) for name, value in zip(metrics, rng.random(11), strict=True)
+                }
                 rows.append(
                     {
                         "objective_name": "Trilemma",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,8 +170,8 @@ def _batches(folder: Path) -> Iterable[Any]:
         yield torch.stack([read_image(str(file)) for file in files[first : first + BATCH]])
 
 
-def _contest(name: str, tools: Tools, allowed: dict[str, float], **given: Any) -> Contest:
-    """allowed: of those whose pixels are scaled in another way."""
+def _contest(name: str, tools: Tools, scaled: Collection[str] = (), **given: Any) -> Contest:
+    """scaled: whose pixels are scaled in another way."""
     ours = Contender("trilemma", tools.ours, _OURS, note="with an interval or the reason why there is none")
     peers = [Contender("torch-fidelity", tools.fidelity, "torch-fidelity")]
     if installed("torchmetrics"):
@@ -183,14 +183,14 @@ def _contest(name: str, tools: Tools, allowed: dict[str, float], **given: Any) -
         peers.append(Contender("clean-fid", tools.clean_fid, "clean-fid", note=note))
     if installed("pytorch_fid") and tools.alone:
         peers.append(Contender("pytorch-fid", tools.pytorch_fid, "pytorch-fid"))
-    agree = {p.name: compare(allowed.get(p.name, 1e-3), _SCALING if p.name in allowed else "") for p in peers}
+    agree = {p.name: compare(1e-3, _SCALING if p.name in scaled else "") for p in peers}
     return Contest(name, GROUP, ours, tuple(peers), agree, **given)
 
 
 SMALL = f"FID, KID and IS of {COUNT:,} PNG files against {COUNT:,}, a small network in Inception's place"
 ALONE = f"FID alone of {COUNT:,} PNG files against {COUNT:,}, a small network in Inception's place"
 INCEPTION = f"FID, KID and IS of {COUNT:,} PNG files against {COUNT:,}, Inception, all cores, one round"
-FORWARD = "Features of Inception, 16 images of 299x299"
+FORWARD = "Features of Inception, 8 images of 299x299"
 
 
 def small(name: str, alone: bool, folder: Path) -> Contest:
@@ -199,7 +199,7 @@ def small(name: str, alone: bool, folder: Path) -> Contest:
 
     generated = write_images(folder / "generated", COUNT, networks.SIDE, 1)
     real = write_images(folder / "real", COUNT, networks.SIDE, 0)
-    return _contest(name, Tools(networks.small(), generated, real, alone, workers=0), {}, rounds=6)
+    return _contest(name, Tools(networks.small(), generated, real, alone, workers=0), rounds=6)
 
 
 def whole(folder: Path) -> Contest:
@@ -209,8 +209,7 @@ def whole(folder: Path) -> Contest:
     generated = write_images(folder / "generated", COUNT, 299, 1)
     real = write_images(folder / "real", COUNT, 299, 0)
     tools = Tools(networks.inception(folder), generated, real, alone=False, workers=None)
-    scaled = {"clean-fid": 1e-2}
-    return _contest(INCEPTION, tools, scaled, rounds=1, threads=os.cpu_count() or 1, warm=False)
+    return _contest(INCEPTION, tools, ("clean-fid",), rounds=1, threads=os.cpu_count() or 1, warm=False)
 
 
 def forward(folder: Path) -> Contest:
@@ -221,7 +220,7 @@ def forward(folder: Path) -> Contest:
     from bench.peers import networks
     from bench.peers.inception_weights import blobs
 
-    images = blobs(16, 1, 299)
+    images = blobs(8, 1, 299)
     forms = networks.inception(folder)
     extractor = InceptionExtractor(forms.ours()["weights"])
     peers, agree = [], {}
@@ -238,7 +237,7 @@ def forward(folder: Path) -> Contest:
         peers.append(Contender("pytorch-fid", lambda: plain(images.float() / 255)[0][:, :, 0, 0], "pytorch-fid"))
     for peer in peers:
         scaled = peer.name in ("pytorch-fid", "clean-fid")
-        agree[peer.name] = partial(_features_agree, 1e-1 if scaled else 1e-4, _SCALING if scaled else "")
+        agree[peer.name] = partial(_features_agree, 1e-4, _SCALING if scaled else "")
 
     def without_gradients(work: Callable[[], Any]) -> Any:
         with torch.no_grad():

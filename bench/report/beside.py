@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from baselines.errors import UserError
 from bench.peers import book
@@ -27,6 +29,7 @@ from bench.report.style import FAINT, INK, Picture, draw
 from bench.report.tables import Column, Datum, Line, Table
 
 TITLE = "Beside other libraries"
+_WIDTH = 70  # letters of a line above dots
 _LOOKS = {"faster": ("#0072B2", "o"), "slower": ("#D55E00", "X"), "even": (FAINT, "s"), "unclear": (FAINT, "D")}
 _WORDS = {
     "faster": "ours is faster",
@@ -138,13 +141,13 @@ def ratio(row: book.Row) -> str:
 
 
 def _table(name: str, group: str, races: Iterable[book.Race]) -> Table:
-    lines = [Line(_line(race, row)) for race in races for row in race.rows]
+    lines = [Line(_line(race, row, first=row is race.rows[0])) for race in races for row in race.rows]
     return Table(name, group, "", _COLUMNS, tuple(lines))
 
 
-def _line(race: book.Race, row: book.Row) -> tuple[Datum, ...]:
+def _line(race: book.Race, row: book.Row, first: bool) -> tuple[Datum, ...]:
     own = statistics.median(race.seconds)
-    work = Datum(race.work, race.work.lower(), race.note)
+    work = Datum(race.work, race.work.lower(), race.note if first else "")
     peer = Datum(" ".join(filter(None, (row.peer, row.version))), row.peer.lower(), row.note)
     if row.ratio is None:
         nothing = [Datum("–", hint="failed")] * 2
@@ -195,7 +198,8 @@ def _picture(name: str, group: str, races: Sequence[book.Race]) -> Picture | Non
     shown = [(race, row) for race in races for row in race.rows if row.ratio is not None]
     if not shown:
         return None
-    works = list(dict.fromkeys(race.work for race, _ in shown))
+    heads = {race.work: textwrap.wrap(race.work, _WIDTH) or [""] for race, _ in shown}
+    works = list(heads)
 
     def paint(figure: Figure) -> None:
         canvas = figure.subplots()
@@ -203,8 +207,16 @@ def _picture(name: str, group: str, races: Sequence[book.Race]) -> Picture | Non
         canvas.axvline(1, color=INK, lw=1.2, ls=":", zorder=1)
         place, ticks, count = 0.0, [], 0
         for work in works:
+            place += 0.7 * (len(heads[work]) - 1)
             canvas.text(
-                0.0, place, work, transform=canvas.get_yaxis_transform(), fontsize=8.5, va="center", fontweight="bold"
+                0.01,
+                place,
+                "\n".join(heads[work]),
+                transform=canvas.get_yaxis_transform(),
+                fontsize=8.5,
+                va="bottom",
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                zorder=4,
             )
             for race, row in shown:
                 if race.work == work:
@@ -214,7 +226,7 @@ def _picture(name: str, group: str, races: Sequence[book.Race]) -> Picture | Non
                     count += 1
             place += 1.3
         canvas.set_yticks([y for y, _ in ticks], [peer for _, peer in ticks], fontsize=8.5)
-        canvas.set_ylim(place - 0.4, -0.8)
+        canvas.set_ylim(place - 0.4, -1.2)
         canvas.margins(x=0.08)
         canvas.grid(axis="y", visible=False)
         low, high = canvas.get_xlim()
@@ -236,7 +248,7 @@ def _picture(name: str, group: str, races: Sequence[book.Race]) -> Picture | Non
         ),
     )
     marks = [_mark(race, row) for work in works for race, row in shown if race.work == work]
-    height = 0.9 + 0.22 * (len(shown) + 1.3 * len(works))
+    height = 0.9 + 0.22 * (len(shown) + 1.3 * len(works) + 0.7 * sum(len(head) - 1 for head in heads.values()))
     return draw(name, f"{TITLE}: {group}", caption, (6.4, height), paint, marks, data)
 
 

@@ -10,6 +10,8 @@ from bench.peers import __main__ as command
 from bench.peers import book, contest
 from tests.peers.made_up import contender, entry
 
+MACHINE = {"cpu": "made up"}
+
 
 @pytest.fixture
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -20,6 +22,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         entry("Slow", long=True),
     )
     monkeypatch.setattr(contest, "entries", lambda: iter(made))
+    monkeypatch.setattr(command.provenance, "collect", lambda: MACHINE)  # git takes a second each time
     return tmp_path / "peers.jsonl"
 
 
@@ -38,7 +41,7 @@ def test_all_that_can_be_raced_is_and_the_rest_is_told(out: Path, capsys: pytest
     assert "Needy: left out, no_such_module is not installed" in printed
     assert "Slow: left out, it takes long: --long" in printed
     (race,) = [race for race in book.load(out) if race.work == "First"]
-    assert race.provenance["cpu"]
+    assert race.provenance == MACHINE
 
 
 def test_what_takes_long_runs_when_asked_for(out: Path) -> None:
@@ -71,6 +74,18 @@ def test_unknown_names_and_bad_numbers_are_refused(out: Path, capsys: pytest.Cap
     out.write_text("{\n", encoding="utf-8")
     assert run(out) == 2
     assert "peers.jsonl:1" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_raced(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never() -> None:
+        pytest.fail("was raced")
+
+    monkeypatch.setattr(contest, "entries", lambda: iter([entry("First", ours=contender("ours", never))]))
+    out.write_text("", encoding="utf-8")
+    assert run(out / "peers.jsonl") == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_a_contest_of_ours_that_fails_does_not_stop_the_others(
