@@ -6,9 +6,12 @@ for numbers of `far`, fails as it would on CUDA; one number (0-d), and an index,
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 
 NAME = "far"
+ROOT = Path(__file__).parents[1]
 _CROSSES = frozenset({"copy_", "_to_copy", "_copy_from", "index", "index_put", "index_put_", "_index_put_impl_"})
 
 
@@ -118,7 +122,17 @@ def _registered() -> None:
 
 @contextmanager
 def device() -> Iterator[str]:
-    """Inside the block there is a device of the name that it gives."""
+    """Inside the block there is a device of the name that it gives; for a process that `alone` has started.
+
+    Torch's autograd counts the devices at its first backward pass, so this one has to be there before.
+    """
     _registered()
     with _Mode(), _Made():
         yield NAME
+
+
+def alone(module: str, function: str, *arguments: str | int | None) -> None:
+    """Call a function in a process of its own, which must end well."""
+    code = f"import {module} as module; module.{function}(*{arguments!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-4000:]

@@ -17,14 +17,20 @@ from tests import far_device
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "draw"), [("dcgan", Draw()), ("vae", Draw()), ("flow_matching", Draw("euler", 4)), ("gaussian", Draw())]
+    ("model", "sampler", "steps"),
+    [("dcgan", "native", None), ("vae", "native", None), ("flow_matching", "euler", 4), ("gaussian", "native", None)],
 )
 def test_a_cell_is_trained_and_measured_on_another_device(
-    model: str, draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, sampler: str, steps: int | None, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "far")
+    far_device.alone("tests.test_far_cell", "run_cell", model, sampler, steps, str(tmp_path))
+
+
+def run_cell(model: str, sampler: str, steps: int | None, folder: str) -> None:
+    torch.cuda.get_device_name = lambda *_: "far"  # type: ignore[assignment]
+    draw = Draw(sampler, steps)
     with far_device.device() as far:
-        setup = Setup(tmp_path, far, samples=40, likelihood_images=4, batch=20, latency_s=0.01)
+        setup = Setup(Path(folder), far, samples=40, likelihood_images=4, batch=20, latency_s=0.01)
         (training,) = plan([matrix.Wanted(model, "digits", 0, Budget(images=128), {}, (draw,), (None,))], setup)
         for job in (training.job, *training.draws):
             record = run_job((job, None), lambda progress: None)

@@ -49,8 +49,12 @@ def shown(name: str, model: GenerativeModel, device: str) -> tuple[Tensor, dict[
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_what_learned_on_another_device_draws_and_scores_there_as_on_the_cpu(name: str, tmp_path: Path) -> None:
+    far_device.alone("tests.models.test_far_device", "compare_devices", name, str(tmp_path))
+
+
+def compare_devices(name: str, folder: str) -> None:
     with far_device.device() as far:
-        model = learned(name, tmp_path, far)
+        model = learned(name, Path(folder), far)
         images, nats = shown(name, model, far)
         weights = {key: tensor.cpu() for key, tensor in model.state_dict().items()}
     near = build(name, SHAPE, small=True)
@@ -62,6 +66,10 @@ def test_what_learned_on_another_device_draws_and_scores_there_as_on_the_cpu(nam
 
 
 def test_the_device_refuses_what_a_gpu_refuses() -> None:
+    far_device.alone("tests.models.test_far_device", "see_what_it_refuses")
+
+
+def see_what_it_refuses() -> None:
     with far_device.device() as far:
         there, here = torch.ones(3, device=far), torch.arange(3)
         assert (there + torch.tensor(2.0)).cpu().tolist() == [3.0] * 3
