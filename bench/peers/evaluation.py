@@ -172,7 +172,8 @@ def _batches(folder: Path) -> Iterable[Any]:
 
 def _contest(name: str, tools: Tools, scaled: Collection[str] = (), **given: Any) -> Contest:
     """scaled: whose pixels are scaled in another way."""
-    ours = Contender("trilemma", tools.ours, _OURS, note="with an interval or the reason why there is none")
+    does = "looks at all files before it begins, hashes them for its cache, and takes logits: 0.2 ms an image"
+    ours = Contender("trilemma", tools.ours, _OURS, note=f"with an interval or the reason why there is none; {does}")
     peers = [Contender("torch-fidelity", tools.fidelity, "torch-fidelity")]
     if installed("torchmetrics"):
         note = "" if tools.alone else "IS needs a second pass of the network over the samples"
