@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -106,11 +105,17 @@ def test_an_error_of_ours_is_no_result() -> None:
         race.run(contest(contender("theirs"), ours=contender("ours", fails_at(2))))
 
 
-def test_seconds_of_a_share_of_the_work_are_those_of_all_of_it() -> None:
-    whole = contender("whole", lambda: time.sleep(0.04))
-    part = contender("part", lambda: time.sleep(0.01), share=0.25)
+def test_seconds_of_a_share_of_the_work_are_those_of_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]  # a clock that the work winds
+
+    def takes(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("bench.peers.race.time.perf_counter", lambda: now[0])
+    whole = contender("whole", lambda: takes(0.04))
+    part = contender("part", lambda: takes(0.01), share=0.25)
     found = race.run(contest(part, ours=whole, rounds=3))
-    assert found.rows[0].ratio == pytest.approx(1, rel=0.3)
+    assert found.rows[0].ratio == pytest.approx(1)
 
 
 def test_a_spike_of_memory_is_seen_and_what_a_child_took_is_its_own() -> None:
