@@ -92,23 +92,32 @@ class FileImages:
     def batches(self, size: int) -> Iterator[Tensor]:
         """uint8 (B, C, H, W), decoded by threads ahead of their use."""
         parts = [self.files[start : start + size] for start in range(0, len(self.files), size)]
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            waiting: deque[list[Future[Images]]] = deque()
-            for part in parts[:_AHEAD]:
-                waiting.append([pool.submit(self._decoded, file) for file in part])
+        threads = min(4, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool:
+
+            def begun(part: Sequence[File]) -> list[Future[Images]]:
+                share = -(-len(part) // threads)  # handing over a file takes as long as decoding a small one
+                return [pool.submit(self._decoded, part[i : i + share]) for i in range(0, len(part), share)]
+
+            waiting = deque(begun(part) for part in parts[:_AHEAD])
             for part in [*parts[_AHEAD:], *([()] * _AHEAD)]:
                 if not waiting:
                     return
-                batch = np.stack([future.result() for future in waiting.popleft()])
+                batch = np.concatenate([future.result() for future in waiting.popleft()])
                 if part:
-                    waiting.append([pool.submit(self._decoded, file) for file in part])
+                    waiting.append(begun(part))
                 yield torch.from_numpy(batch)
 
-    def _decoded(self, file: File) -> Images:
-        pixels = decode(file.read(), file.name, self.mode)
-        if pixels.shape != self.shape.chw:
-            raise UserError(f"{file.name}: changed while it was read: expected {self.shape.chw}, got {pixels.shape}")
-        return np.ascontiguousarray(pixels)
+    def _decoded(self, files: Sequence[File]) -> Images:
+        """uint8 (files, C, H, W)."""
+        found = np.empty((len(files), *self.shape.chw), np.uint8)
+        for i, file in enumerate(files):
+            pixels = decode(file.read(), file.name, self.mode)
+            if pixels.shape != self.shape.chw:
+                expected = self.shape.chw
+                raise UserError(f"{file.name}: changed while it was read: expected {expected}, got {pixels.shape}")
+            found[i] = pixels
+        return found
 
 
 def in_folder(path: Path, name: str, what: str, progress: Progress) -> FileImages:
