@@ -90,11 +90,13 @@ def findings(races: Sequence[book.Race]) -> Iterator[str]:
     apart = [(race, row, held) for race, row, held in compared if not held.holds]
     if compared:
         yield f"{len(compared) - len(apart)} of {len(compared)} answers that were compared agree."
-    if apart:
-        yield "Not the same answer: " + "; ".join(
-            f"{row.peer}, {race.work} ({held.measure} {_found(held)}{', ' + held.expected if held.expected else ''})"
-            for race, row, held in apart
-        )
+    by_reason: dict[str, list[str]] = {}
+    for race, row, held in apart:
+        which = f"{row.peer}, {race.work} ({held.measure} {_found(held)})"
+        by_reason.setdefault(held.expected, []).append(which)
+    for reason, works in by_reason.items():
+        more = f" and {len(works) - 1} works more" if len(works) > 1 else ""
+        yield f"Not the same answer: {works[0]}{more}{f': {reason}' if reason else ''}."
 
 
 def _intro(races: Sequence[book.Race]) -> str:
@@ -111,17 +113,16 @@ def _intro(races: Sequence[book.Race]) -> str:
 
 
 def short_table(races: Sequence[book.Race]) -> str:
-    """Markdown: a line for each piece of work; for README."""
+    """Markdown for README: what was found, and folded below it a line for each piece of work."""
     if not races:
         return "No records yet: `tox run -e peers` makes them."
     lines = ["| Work | ours | others: times as long as ours |", "| --- | ---: | --- |"]
     for race in map(_clean, races):
         others = ", ".join(_short(row) for row in race.rows)
         lines.append(f"| {escape(race.work)} | {number(statistics.median(race.seconds), 's')} | {others} |")
-    told = [escape(text) for text in findings(races)]
-    return "\n".join(
-        [*lines, "", f"{escape(_intro(races))} ≠: not the same answer.", "", *(f"- {text}" for text in told)]
-    )
+    told = [f"- {escape(text)}" for text in findings(races)]
+    folded = ["<details>", f"<summary>All {len(races)} pieces of work</summary>", "", *lines, "", "</details>"]
+    return "\n".join([*told, "", *folded, "", f"{escape(_intro(races))} ≠: not the same answer."])
 
 
 def _short(row: book.Row) -> str:
