@@ -19,15 +19,19 @@ from baselines.errors import UserError
 def stoppable(told: str = "stopped; the same command goes on from here", once: bool = False) -> Iterator[None]:
     """Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) end the run alike, and it says how it goes on.
 
-    once: further ones are not heard, so that what the first one left to be cleaned up is.
+    once: further ones are not heard until the process has ended, so that what the first one left to be cleaned up is,
+        and the exit status is the first one's.
     """
-    before = {}
+    before: dict[signal.Signals, Any] = {}
+    ending = False
     if threading.current_thread() is threading.main_thread():  # elsewhere Python lets nobody set them
         kept = (signal.SIG_IGN, None)  # nohup, or a handler of another language
         numbers = (signal.SIGTERM, signal.SIGHUP, *((signal.SIGINT,) if once else ()))
         before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) not in kept}
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        ending = once
         for other in before if once else ():
             signal.signal(other, signal.SIG_IGN)
         raise Terminated(number)
@@ -41,7 +45,7 @@ def stoppable(told: str = "stopped; the same command goes on from here", once: b
             print(f"\n{told}", file=sys.stderr)
         raise typer.Exit(exit_status(end)) from None
     finally:
-        for number, handler in before.items():
+        for number, handler in before.items() if not ending else ():
             signal.signal(number, handler)
 
 
