@@ -327,6 +327,7 @@ MODEL = Model("Shy", "a test", Config, Shy)
 """
 
 
+@pytest.mark.slow
 def test_what_models_show_of_themselves_is_kept_with_the_training_and_stands_in_the_report(tmp_path: Path) -> None:
     shutil.copy(Path(__file__).parent / "outside_model.py", tmp_path / "outside_model.py")
     (tmp_path / "shy.py").write_text(REFUSES)
@@ -372,6 +373,7 @@ def test_every_number_carries_its_protocol(place: Path) -> None:
     assert speed["device"]
 
 
+@pytest.mark.slow
 def test_a_likelihood_on_request_and_the_bounds_curves_are_kept_without_training_again(tmp_path: Path) -> None:
     matrix = """
     [measure]

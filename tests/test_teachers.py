@@ -193,6 +193,7 @@ def test_a_failed_teacher_fails_its_pupil_and_nothing_else(folder: Path) -> None
     assert records(folder)["pupil_model-digits seed 0, native"].status == "ok"
 
 
+@pytest.mark.slow
 def test_a_pupil_that_was_killed_goes_on_without_training_its_teacher_again(folder: Path) -> None:
     slow = PUPIL + "config = { slow_s = 0.1 }\n"
     (folder / "m.toml").write_text(HEAD.replace("[0, 1]", "[0]") + slow + TEACHER)

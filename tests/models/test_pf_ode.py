@@ -135,6 +135,7 @@ def tiny_net(chw: tuple[int, int, int]) -> torch.nn.Module:
     return net
 
 
+@pytest.mark.slow
 def test_it_agrees_with_scipys_solver_in_the_other_variables_with_the_exact_trace() -> None:
     """Song et al., eqs. 13 and 39 as written, dx/dt = -beta(t) / 2 (x + score), of a net whose Jacobian is full."""
     net = tiny_net(CHW)
