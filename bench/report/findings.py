@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from scipy.special import stdtrit
+
 from bench.report.apart import SPEED_TOLERANCE, told_apart
 from bench.report.clock import unsteady
 from bench.report.marks import commonest_protocol
@@ -12,16 +14,30 @@ from bench.report.numbers import KINDS, SIGNS, factor_text, number, score_text
 from bench.report.published_order import published_order
 from bench.report.ratios import Ratio, by_seed, ratio
 from bench.report.rows import Row, Score, Sheet, likelihoods
+from bench.stats import CONFIDENCE
 
 _TOLERATED = 1.1
 _NAMED = 16  # names in a list, the rest are counted
 
 
 def findings(sheet: Sheet) -> list[str]:
-    """Up to six sentences; those whose numbers were not measured are left out."""
+    """Up to seven sentences; those whose numbers were not measured are left out."""
     order = published_order(sheet)
     told = [_corners(sheet), _few_steps(sheet), _references(sheet), _likelihood(sheet), order, _unsteady(sheet)]
-    return [sentence for sentence in told if sentence]
+    told = [sentence for sentence in told if sentence]
+    return told + _two_seeds(sheet) if any("eparable" in sentence for sentence in told) else told
+
+
+def _two_seeds(sheet: Sheet) -> list[str]:
+    """What two seeds cannot tell, where there are no more."""
+    most = max((len({record.cell.seed for record in row.records}) for row in _deep(sheet)), default=0)
+    if most != 2:
+        return []
+    two, three = (number(float(stdtrit(seeds - 1, 0.5 + CONFIDENCE / 2))) for seeds in (2, 3))
+    return [
+        f"With two seeds, rows are told apart only if they differ by {two} standard errors of the difference (with "
+        f"three, {three}): not separable means that these seeds cannot say, not that there is no difference."
+    ]
 
 
 def _corners(sheet: Sheet) -> str:

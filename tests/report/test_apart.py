@@ -196,3 +196,14 @@ def test_likelihoods_that_are_not_told_from_the_lowest_of_their_kind_are_named(m
     sheet = sheet_of(make_results(models=("real", "vae", "realnvp", "ddpm"), seeds=(0, 1, 2), change=close))
     [told] = [text for text in findings(sheet) if text.startswith("Lowest")]
     assert "VAE ≤ 1.92 (upper bound, not separable from RealNVP)" in told
+
+
+def test_what_two_seeds_cannot_tell_is_said_where_there_are_two(make_results: Make) -> None:
+    values = {"vae": lambda r: 8.0 + r.cell.seed, "dcgan": lambda r: 9.0 - r.cell.seed}
+    for seeds in ((0,), (0, 1), (0, 1, 2)):
+        folder = make_results(str(seeds), models=("real", "vae", "dcgan"), seeds=seeds, change=change_fd(values))
+        told = [text for text in findings(sheet_of(folder)) if text.startswith("With two seeds")]
+        assert len(told) == (len(seeds) == 2)
+        if told:
+            assert f"{stats.t.ppf(0.975, 1):.1f}" in told[0]
+            assert f"{stats.t.ppf(0.975, 2):.2f}" in told[0]
