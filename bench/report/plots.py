@@ -14,11 +14,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from bench.report.axes import axes_told, pareto
 from bench.report.drawn import Data
+from bench.report.labels import label_points
 from bench.report.marks import odd_rows
 from bench.report.numbers import KINDS, SIGNS, interval_text, number, score_text, tick
 from bench.report.rows import Row, Score, Sheet, likelihoods
 from bench.report.spoken import marks_of
-from bench.report.style import FAINT, INK, Picture, colour, draw, label_points, marker
+from bench.report.style import FAINT, INK, Picture, colour, draw, marker
 
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 SECONDS = FuncFormatter(lambda value, _: tick(value))

@@ -46,6 +46,8 @@ def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Sec
     few = replace(few, blocks=anchors(slug, few))
     lines = replace(listed(sheet), blocks=few.blocks)
     placed = drawable(few.models, few, ends)
+    mapped = any(at.quality is not None and at.coverage is not None for _, at in placed)
+    corners = trilemma.picture(f"trilemma-{slug}", few, placed, ends) if placed else None  # the longest to draw, first
     trained = curves_of(source, few, notes)
     first = list(dict.fromkeys(title for _, title, _, _ in trained))[: FEW_PANELS if few.left_out else None]
     maps, shares = maps_of(source, few, notes), _context_shares(few)
@@ -63,7 +65,6 @@ def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Sec
         over_training.collapse(f"collapse-{slug}", courses_of(source, few, notes)),
         *charts.pictures(f"chart-{slug}", charts_of(source, few, notes)),
     )
-    mapped = any(at.quality is not None and at.coverage is not None for _, at in placed)
     grids, strips = _grids(source, few, notes), tuple(strips_of(source, few, notes))
     failed = [(r, r.cell.label()) for r in source.records if r.status != "ok" and r.cell.dataset == sheet.dataset]
     return Section(
@@ -74,7 +75,7 @@ def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Sec
         formulas=tuple(formulas(ends)) if axes_told(sheet) else (),
         missing=tuple(ends.missing()) if axes_told(sheet) else (),
         placed=tuple(placed),
-        trilemma=trilemma.picture(f"trilemma-{slug}", few, placed, ends) if placed else None,
+        trilemma=corners,
         map=trilemma.map_picture(f"map-{slug}", few, placed) if mapped else None,
         pictures=tuple(picture for picture in pictures if picture is not None),
         steps=_steps(slug, few),

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report.labels import text_width
 from bench.report.steps import Line
-from bench.report.style import INK, text_width
+from bench.report.style import INK
 
 HUES = {"eta 0": "#0072B2", "eta 0.5": "#009E73", "eta 1": "#D55E00", "sigma-hat": "#CC79A7"}
 SHAPES = {"eta 0": "o", "eta 0.5": "D", "eta 1": "s", "sigma-hat": "^"}

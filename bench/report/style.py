@@ -6,23 +6,21 @@ Palette: Okabe and Ito 2008, "Color Universal Design". Marker shapes say the sam
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
-from matplotlib.textpath import TextPath
+from PIL import Image
 
 from bench.report.drawn import Data, Mark, Spot, lines_of, spots
+from bench.report.forks import Later, later
 from bench.report.source import REFERENCES
 from bench.report.svg import HALO, slim
 
@@ -44,10 +42,12 @@ MARKERS = {
     "other": "P",
     REFERENCES: "X",
 }
+FONT = "DejaVu Sans"  # shipped with matplotlib: the same text everywhere
+_DPI = 160  # of PNG files
 INK, FAINT, GRID = "#1F2933", "#5B6673", "#E2E6EB"
 
 _SETTINGS: Any = {
-    "font.family": "DejaVu Sans",  # shipped with matplotlib: the same text everywhere
+    "font.family": FONT,
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -73,6 +73,7 @@ _SETTINGS: Any = {
     "axes.unicode_minus": True,
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.08,
+    "text.hinting": "none",  # fine at these resolutions, and in half the time
     "text.parse_math": False,  # names in records are text: a $ is a $
     "svg.fonttype": "path",
     "svg.hashsalt": "trilemma",
@@ -81,31 +82,64 @@ _SETTINGS: Any = {
 }
 
 
+class Drawing(NamedTuple):
+    """What a figure is once it is painted."""
+
+    svg: bytes
+    png: bytes
+    pdf: bytes | None  # for papers, if wanted: text as text, fonts embedded, no dates
+    spots: tuple[Spot, ...]  # marks that tell their numbers
+    data: Data | None
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A finished figure."""
+    """A figure; it may still be in the making elsewhere, and who asks for its drawing waits for it."""
 
     name: str  # file name without ending
     title: str
     caption: str  # what to see
-    svg: bytes
-    png: bytes
     width: int  # CSS pixels at which its text has the size it was drawn for
     height: int
-    spots: tuple[Spot, ...] = ()  # marks that tell their numbers
-    data: Data | None = None
-    figure: Figure | None = field(default=None, repr=False, compare=False)
+    drawing: Later[Drawing]
 
-    def pdf(self) -> bytes:
-        """The figure as PDF for papers: text as text, fonts embedded, no dates. Made when it is asked for."""
-        from matplotlib.backends.backend_pdf import FigureCanvasPdf  # a fifth of a second that few reports need
+    @property
+    def svg(self) -> bytes:
+        """The figure as SVG."""
+        return self.drawing.result().svg
 
-        assert self.figure is not None
-        held = io.BytesIO()
-        nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
-        with mpl.rc_context(_SETTINGS), _rims_left_out(self.figure, paper=True), _dots(self.figure, 72):
-            FigureCanvasPdf(self.figure).print_pdf(held, metadata=nothing)  # type: ignore[no-untyped-call]
-        return held.getvalue()
+    @property
+    def png(self) -> bytes:
+        """The figure as PNG."""
+        return self.drawing.result().png
+
+    @property
+    def pdf(self) -> bytes | None:
+        """The figure as PDF, if that was wanted, see `papers`."""
+        return self.drawing.result().pdf
+
+    @property
+    def spots(self) -> tuple[Spot, ...]:
+        """Its marks that tell their numbers."""
+        return self.drawing.result().spots
+
+    @property
+    def data(self) -> Data | None:
+        """The numbers that it draws."""
+        return self.drawing.result().data
+
+
+_PDF: ContextVar[Callable[[str], bool]] = ContextVar("pdf", default=lambda name: False)
+
+
+@contextmanager
+def papers(wanted: Callable[[str], bool]) -> Iterator[None]:
+    """Within it, figures of wanted names are made as PDF too."""
+    held = _PDF.set(wanted)
+    try:
+        yield
+    finally:
+        _PDF.reset(held)
 
 
 def draw(
@@ -117,7 +151,9 @@ def draw(
     marks: Sequence[Mark] = (),
     data: Data | None = None,
 ) -> Picture:
-    """Paint a figure and return it as SVG and PNG, without dates or version strings.
+    """Have a figure painted as SVG, PNG and perhaps PDF, see `papers`, without dates or version strings.
+
+    Within `forks.hands` another process does it: what `paint` changes besides the figure and the marks is lost.
 
     Args:
         name: file name without ending.
@@ -128,21 +164,54 @@ def draw(
         marks: what the points of clouds and lines tell, see `spots`; `paint` may add to them by `tell`.
         data: the numbers that are drawn; None: those of the lines that have a name.
     """
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        paint(figure)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, not again for each file
-        svg, png = io.BytesIO(), io.BytesIO()
-        # by the canvases themselves: `savefig` draws all of it once more beforehand, for a layout that is made already
-        with _rims_left_out(figure), _dots(figure, figure.dpi):
-            FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-        with _dots(figure, 160):
-            FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # type: ignore[no-untyped-call]
     width, height = round(size[0] * 96), round(size[1] * 96)
-    placed, numbers = tuple(spots(figure, marks, height)), data or lines_of(figure)
-    return Picture(name, title, caption, slim(svg.getvalue()), png.getvalue(), width, height, placed, numbers, figure)
+
+    def made() -> Drawing:
+        with mpl.rc_context(_SETTINGS):
+            figure = Figure(figsize=size, layout="constrained")
+            FigureCanvasAgg(figure)
+            paint(figure)
+            lay_out(figure)
+            files = _svg(figure), _png(figure), _pdf(figure) if _PDF.get()(name) else None
+        return Drawing(*files, tuple(spots(figure, marks, height)), data or lines_of(figure))
+
+    return Picture(name, title, caption, width, height, later(made))
+
+
+# By the canvases themselves: `savefig` draws all of it once more beforehand, for a layout that is made already.
+def _svg(figure: Figure) -> bytes:
+    held = io.BytesIO()
+    with _rims_left_out(figure), _dots(figure, figure.dpi):
+        FigureCanvasSVG(figure).print_svg(held, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    return slim(held.getvalue())
+
+
+def _png(figure: Figure) -> bytes:
+    held = io.BytesIO()
+    with _dots(figure, _DPI):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        size, seen = canvas.get_width_height(physical=True), canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    Image.frombuffer("RGBA", size, seen).convert("RGB").save(held, "png", dpi=(_DPI, _DPI))
+    return held.getvalue()
+
+
+def _pdf(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf  # a fifth of a second that few reports need
+
+    held = io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Producer", "CreationDate"))
+    with _rims_left_out(figure, paper=True), _dots(figure, 72):
+        FigureCanvasPdf(figure).print_pdf(held, metadata=nothing)  # type: ignore[no-untyped-call]
+    return held.getvalue()
+
+
+def lay_out(figure: Figure) -> None:
+    """Give the axes their places, once and for all: not again for each file, nor for what is painted later."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 @contextmanager
@@ -184,117 +253,3 @@ def colour(family: str) -> str:
 def marker(family: str) -> str:
     """A family's marker."""
     return MARKERS.get(family, MARKERS["other"])
-
-
-def label_points(
-    axes: Axes,
-    points: Sequence[tuple[float, float]],
-    texts: Sequence[str],
-    radii: Sequence[float],
-    size: float = 9,
-) -> None:
-    """Write each text beside its point (data coordinates; radii in points), at the first place that is free.
-
-    A text that finds no free place near its point goes further away, with a thin line to it.
-    """
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()  # the layout must be final before pixels are compared
-    scale = figure.dpi / 72
-    centres = [tuple(axes.transData.transform(point) / scale) for point in points]  # in points from now on
-    taken = [Box(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
-    extent = axes.get_window_extent()
-    frame = Box(*(v / scale for v in (extent.x0, extent.y0, extent.x1, extent.y1)))
-    for i in sorted(range(len(texts)), key=lambda i: (-centres[i][1], centres[i][0])):
-        others = [taken[j] for j in range(len(taken)) if j != i]
-        marks = [centre for j, centre in enumerate(centres) if j != i]
-        (x, y), place, far = _place(centres[i], radii[i], text_width(texts[i], size), 1.25 * size, others, marks, frame)
-        taken += [place, *(_leader(centres[i], place) if far else ())]
-        axes.annotate(
-            texts[i],
-            points[i],
-            (place.left - x, (place.low + place.high) / 2 - y),
-            textcoords="offset points",
-            fontsize=size,
-            va="center",
-            ha="left",
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            zorder=5,
-        ).set_in_layout(False)
-        if far:
-            end = _nearest_edge(centres[i], place)
-            inverse = axes.transData.inverted()
-            line = [inverse.transform((px * scale, py * scale)) for px, py in (centres[i], end)]
-            axes.plot(*zip(*line, strict=True), color=FAINT, lw=0.6, zorder=2, scalex=False, scaley=False)
-
-
-@cache
-def text_width(text: str, size: float) -> float:
-    """About how wide a text is, in points."""
-    return float(TextPath((0, 0), text.replace("$", "S"), size=size).get_extents().width) + 2
-
-
-class Box(NamedTuple):
-    """A rectangle in points."""
-
-    left: float
-    low: float
-    right: float
-    high: float
-
-    def overlap(self, other: Box) -> float:
-        """The area in common."""
-        if self.left >= other.right or other.left >= self.right or self.low >= other.high or other.low >= self.high:
-            return 0.0
-        width = min(self.right, other.right) - max(self.left, other.left)
-        return width * (min(self.high, other.high) - max(self.low, other.low))
-
-    @property
-    def area(self) -> float:
-        """Width times height."""
-        return (self.right - self.left) * (self.high - self.low)
-
-
-_DIRECTIONS = ((1, 0), (-1, 0), (0.8, 0.8), (0.8, -0.8), (-0.8, 0.8), (-0.8, -0.8), (0, 1), (0, -1))
-
-
-def _place(
-    centre: tuple[float, ...],
-    radius: float,
-    width: float,
-    height: float,
-    taken: Sequence[Box],
-    marks: Sequence[tuple[float, ...]],
-    frame: Box,
-) -> tuple[tuple[float, float], Box, bool]:
-    """The cheapest of forty places for a text: overlap and leaving the frame cost most, distance little.
-
-    A text that stands nearer to another mark than to its own would be taken for that one's, and costs as well.
-    """
-    x, y = centre
-    best: tuple[float, Box, bool] | None = None
-    for step in (3, 12, 24, 40, 60):
-        for dx, dy in _DIRECTIONS:
-            left = x + dx * (radius + step) - (width if dx < 0 else width / 2 if dx == 0 else 0)
-            low = y + dy * (radius + step) - height / 2
-            box, far = Box(left, low, left + width, low + height), step > 12
-            crossed = sum(part.overlap(other) for part in (_leader(centre, box) if far else ()) for other in taken)
-            own = math.dist(centre, _nearest_edge(centre, box))
-            stolen = sum(max(0.0, own - math.dist(mark, _nearest_edge(mark, box))) for mark in marks)
-            cost = 4 * sum(box.overlap(t) for t in taken) + 4 * (box.area - box.overlap(frame)) + 4 * crossed + step
-            cost += 20 * stolen
-            if best is None or cost < best[0]:
-                best = (cost, box, far)
-    assert best is not None
-    return (x, y), best[1], best[2]
-
-
-def _nearest_edge(point: tuple[float, ...], box: Box) -> tuple[float, float]:
-    return min(max(point[0], box.left), box.right), min(max(point[1], box.low), box.high)
-
-
-def _leader(point: tuple[float, ...], box: Box) -> list[Box]:
-    """Small boxes along the line from a point to a text, so that texts and lines keep clear of each other."""
-    x, y = _nearest_edge(point, box)
-    spots = [(point[0] + (x - point[0]) * k / 8, point[1] + (y - point[1]) * k / 8) for k in range(2, 8)]
-    return [Box(px - 1.5, py - 1.5, px + 1.5, py + 1.5) for px, py in spots]

@@ -15,16 +15,18 @@ from matplotlib.patches import Polygon
 from bench.report.axes import Axes, Endpoints, formulas
 from bench.report.drawn import Data
 from bench.report.grouping import CHOSEN_TOLD
+from bench.report.labels import label_points, text_width
 from bench.report.marks import odd_rows
 from bench.report.numbers import number
 from bench.report.rows import Row, Sheet
 from bench.report.source import FAMILIES
 from bench.report.spoken import marks_of, numbers_of
-from bench.report.style import FAINT, GRID, INK, Picture, colour, draw, label_points, marker
+from bench.report.style import FAINT, GRID, INK, Picture, colour, draw, marker
 
 Placed = tuple[Row, Axes]
 SPOKE = "#D5DAE1"
 _WIDE, _HIGH = 2.3, 2.7  # from the middle of one triangle to the next; a side's half is 0.87
+_TITLE = 105  # points that a name may take in plain letters: the bold ones of neighbours keep apart
 
 CORNERS = ((0.0, 1.0), (math.sin(2 * math.pi / 3), -0.5), (-math.sin(2 * math.pi / 3), -0.5))
 """Unit vectors of quality (up), coverage (right), speed (left), y upwards."""
@@ -43,7 +45,6 @@ def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) 
     def paint(figure: Figure) -> None:
         top, foot = figure.subfigures(2, 1, squeeze=False, height_ratios=(lines * 1.95, 0.42))[:, 0]
         left, right = top.subfigures(1, 2, squeeze=False, width_ratios=(5.4, 1.75 * columns))[0]
-        paint_map(left.subplots(), sheet, placed)
         right.suptitle("up: quality (FD)      right: coverage      left: speed (images/s)", fontsize=10, color=FAINT)
         canvas = right.subplots()  # one for all: a canvas for each takes ten times as long to lay out
         canvas.set_axis_off()
@@ -52,6 +53,7 @@ def picture(name: str, sheet: Sheet, placed: Sequence[Placed], ends: Endpoints) 
         for i, (row, at) in enumerate(placed):
             _paint_triangle(canvas, sheet, row, at, (i % columns * _WIDE, -(i // columns) * _HIGH))
         foot.text(0.5, 0.5, "\n".join(formulas(ends)), ha="center", va="center", fontsize=8, color=FAINT)
+        paint_map(left.subplots(), sheet, placed)
 
     caption = (
         "Left: up is quality, right is coverage, a larger mark is faster. Right: one triangle a model; a corner at "
@@ -161,12 +163,12 @@ def _paint_triangle(canvas: Canvas, sheet: Sheet, row: Row, at: Axes, middle: tu
     canvas.text(left, low + 1.06, f"FD {texts[0]}", ha="center", va="bottom", **style)
     canvas.text(corners[1][0] + 0.1, low - 0.58, f"cov. {texts[1]}", ha="right", va="top", **style)
     canvas.text(corners[2][0] - 0.1, low - 0.58, f"{texts[2]}/s", ha="left", va="top", **style)
-    title = textwrap.fill(row.short, 26, break_long_words=False)
+    title = textwrap.fill(row.short, 26, break_long_words=False) or "–"
     canvas.text(
         left,
         low + 1.3,
         title,
-        fontsize=9 if len(row.short) < 23 else 7.5,
+        fontsize=max(6.5, min(9.0, 9 * _TITLE / max(text_width(line, 9) for line in title.splitlines()))),
         weight="bold",
         color=INK,
         ha="center",

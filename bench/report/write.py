@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,13 +11,14 @@ from bench import store
 from bench.plain_text import csv_frame
 from bench.report.content import gather
 from bench.report.folder import check_writable, put, unwritable
+from bench.report.forks import hands
 from bench.report.grids import enlarged
 from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
 from bench.report.page import csv_of, render_page
 from bench.report.parts import Changes, Content
 from bench.report.source import Source, open_results
-from bench.report.style import Picture
+from bench.report.style import Picture, papers
 
 
 def write(results: Path, out: Path, changes: Changes | None = None, pdf: bool = False) -> Path:
@@ -25,8 +26,10 @@ def write(results: Path, out: Path, changes: Changes | None = None, pdf: bool = 
     with _no_collection():
         source = open_results(results)
         check_writable(out)
-        content = gather(source, changes)
-        files = _files(source, content, lambda name: pdf or (out / name).is_file())
+        # no old PDF stands beside a new SVG
+        with hands(), papers(lambda name: pdf or (out / "figures" / f"{name}.pdf").is_file()):
+            content = gather(source, changes)
+        files = _files(source, content)
     try:
         for name, data in files.items():
             put(out / name, data)
@@ -47,8 +50,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _files(source: Source, content: Content, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """All files of a report by their names; PDFs as far as they are wanted: no old one stands beside a new SVG."""
+def _files(source: Source, content: Content) -> dict[str, bytes]:
+    """All files of a report by their names."""
     files: dict[str, bytes] = {
         "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
         "report.md": render_markdown(content).encode(errors="backslashreplace"),
@@ -60,8 +63,8 @@ def _files(source: Source, content: Content, wanted: Callable[[str], bool]) -> d
     for picture in _pictures(content):
         files[f"figures/{picture.name}.svg"] = picture.svg
         files[f"figures/{picture.name}.png"] = picture.png
-        if wanted(f"figures/{picture.name}.pdf"):
-            files[f"figures/{picture.name}.pdf"] = picture.pdf()
+        if picture.pdf is not None:
+            files[f"figures/{picture.name}.pdf"] = picture.pdf
         if picture.data is not None:
             files[f"figures/{picture.name}.csv"] = csv_of(picture.data).encode(errors="backslashreplace")
     for section in content.sections:

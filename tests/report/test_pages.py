@@ -23,12 +23,13 @@ from bench.report.artifacts import Images
 from bench.report.drawn import Mark
 from bench.report.grids import enlarged, grid, grids_within
 from bench.report.grouping import aggregate, make_sheet
+from bench.report.labels import label_points
 from bench.report.latex import escape
 from bench.report.page import data_uri
 from bench.report.rows import Scores
 from bench.report.source import open_results
 from bench.report.structures import structures_table
-from bench.report.style import draw, label_points
+from bench.report.style import draw
 from bench.report.svg import slim
 
 Make = Callable[..., Path]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.report import write_report
 from bench.report.latex import escape, table
-from bench.report.style import Picture, draw
+from bench.report.style import Picture, draw, papers
 from bench.report.tables import Column, Datum, Line, Table
 
 Make = Callable[..., Path]
@@ -36,6 +36,13 @@ def picture() -> Picture:
     return draw("f", "t", "c", (4, 3), paint)
 
 
+def pdf_of_picture() -> bytes:
+    with papers(lambda name: name == "f"):
+        pdf = picture().pdf
+    assert pdf is not None
+    return pdf
+
+
 def streams(pdf: bytes) -> Iterator[bytes]:
     """What the file holds, uncompressed."""
     for held in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", pdf, re.S):
@@ -46,7 +53,7 @@ def streams(pdf: bytes) -> Iterator[bytes]:
 
 
 def test_a_pdf_has_its_text_as_text_in_embedded_fonts_and_no_date() -> None:
-    pdf = picture().pdf()
+    pdf = pdf_of_picture()
     assert pdf.startswith(b"%PDF-")
     assert not re.search(rb"CreationDate|/Creator|/Producer|/Subtype\s*/Type3", pdf)
     assert re.search(rb"/FontFile2", pdf)
@@ -57,12 +64,13 @@ def test_a_pdf_has_its_text_as_text_in_embedded_fonts_and_no_date() -> None:
 
 
 def test_a_pdf_leaves_the_other_files_as_they_are_and_is_the_same_each_time() -> None:
-    one = picture()
-    first = one.pdf()
-    assert one.pdf() == first
-    again = picture()
-    assert (again.svg, again.png) == (one.svg, one.png)
-    code = "import hashlib, tests.report.test_paper as t\nprint(hashlib.sha256(t.picture().pdf()).hexdigest())"
+    plain = picture()
+    assert plain.pdf is None
+    with papers(lambda name: name == "f"):
+        printed = picture()
+    assert (printed.svg, printed.png) == (plain.svg, plain.png)
+    assert printed.pdf == pdf_of_picture()
+    code = "import hashlib, tests.report.test_paper as t\nprint(hashlib.sha256(t.pdf_of_picture()).hexdigest())"
     hashes = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -200,5 +208,5 @@ class TestCompiled:
         assert "multiply defined" not in log
 
     def test_a_figure_can_be_included(self, tmp_path: Path) -> None:
-        (tmp_path / "f.pdf").write_bytes(picture().pdf())
+        (tmp_path / "f.pdf").write_bytes(pdf_of_picture())
         self.compiled(tmp_path, r"\includegraphics[width=\linewidth]{f}")

@@ -14,8 +14,8 @@ from matplotlib.text import Annotation
 from bench.report import curves
 from bench.report.axes import drawable, endpoints
 from bench.report.grouping import make_sheet
+from bench.report.labels import label_points
 from bench.report.source import ModelInfo, open_results
-from bench.report.style import label_points
 from bench.report.trilemma import paint_map
 
 Make = Callable[..., Path]

@@ -1,0 +1,79 @@
+"""Work in forked processes gives what it gives here."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.report.forks import hands, later
+from bench.report.style import draw, papers
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks where that is known to be safe")
+
+
+def test_works_of_more_than_there_are_hands_come_back_in_their_places():
+    with hands(2):
+        works = [later(lambda k=k: (k, os.getpid())) for k in range(7)]
+    made = [work.result() for work in works]
+    assert [k for k, _ in made] == list(range(7))
+    assert len({pid for _, pid in made} - {os.getpid()}) == 7  # each had a process of its own
+
+
+def test_results_larger_than_a_pipe_holds_keep_nobody_waiting():
+    with hands(1):
+        works = [later(lambda k=k: bytes([k]) * 3_000_000) for k in range(3)]
+        assert works[1].result() == bytes([1]) * 3_000_000  # asked for while others are under way
+        works.append(later(lambda: b"last"))
+    assert [work.result()[:1] for work in works] == [b"\0", b"\1", b"\2", b"l"]
+
+
+def test_without_hands_the_work_is_done_at_once_and_here():
+    with hands(0):
+        assert later(os.getpid).result() == os.getpid()
+    done = []
+    later(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_an_error_of_the_work_is_raised_where_it_is_asked_for():
+    def fails() -> None:
+        raise ValueError("no such axis")
+
+    with hands(1):
+        work = later(fails)
+    with pytest.raises(ValueError, match="no such axis"):
+        work.result()
+
+
+def test_a_process_that_the_system_ends_costs_its_work_only(tmp_path: Path):
+    here = os.getpid()
+
+    def ended_elsewhere() -> int:
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 7
+
+    with hands(1):
+        works = [later(ended_elsewhere) for _ in range(3)]
+    assert [work.result() for work in works] == [7, 7, 7]
+
+
+def test_a_figure_is_the_same_whoever_draws_it():
+    def painted():
+        def paint(figure):
+            canvas = figure.subplots()
+            canvas.plot([1, 2, 3], [2, 1, 4], label="a line")
+
+        with papers(lambda name: name == "lines"):
+            return draw("lines", "Lines", "What to see", (4, 3), paint)
+
+    own = painted()
+    with hands(2):
+        others = painted()
+    assert own.drawing.result() == others.drawing.result()
+    assert own.pdf is not None
+    assert own.pdf.startswith(b"%PDF")
+    assert others.data is not None
+    assert others.data.rows[0] == ("a line", "1", "2")
