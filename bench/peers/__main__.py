@@ -56,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     chosen = _chosen(given.select)
     console = Console(file=sys.stdout, soft_wrap=True)  # by itself: while contenders run, sys.stdout is another one
+    if absent := contest.absent():
+        console.print(f"not installed, and left out of every work: {', '.join(absent)}", highlight=False)
     if given.list:
         for entry in chosen:
             lacking = f"  [needs {', '.join(entry.missing())}]" if entry.missing() else ""

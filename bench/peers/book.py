@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,12 @@ from baselines.errors import UserError
 
 FILE = "peers.jsonl"
 SCHEMA = 1
+
+
+# what a figure and a table can show, for records come from elsewhere too
+_Seconds = Annotated[float, Field(ge=0, le=1e9)]
+_Ratio = Annotated[float, Field(ge=1e-12, le=1e12)]
+_Bytes = Annotated[int, Field(le=2**60)]
 
 
 class _Strict(BaseModel):
@@ -44,11 +50,11 @@ class Row(_Strict):
     package: str
     version: str | None
     note: str = ""
-    seconds: tuple[float, ...] = ()
-    peak_bytes: int | None = None
-    ratio: float | None = Field(default=None, gt=0)
-    low: float | None = None
-    high: float | None = None
+    seconds: tuple[_Seconds, ...] = ()
+    peak_bytes: _Bytes | None = None
+    ratio: _Ratio | None = None
+    low: _Ratio | None = None
+    high: _Ratio | None = None
     agreement: Agreement | None = None
     error: str | None = None
 
@@ -77,8 +83,8 @@ class Race(_Strict):
     group: str
     ours: str
     note: str = ""
-    seconds: tuple[float, ...]
-    peak_bytes: int | None
+    seconds: tuple[_Seconds, ...] = Field(min_length=1)
+    peak_bytes: _Bytes | None
     threads: int
     rows: tuple[Row, ...]
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -107,7 +113,7 @@ def _race(line: bytes, place: str) -> Race:
         schema = plain.get("schema") if isinstance(plain, dict) else None
         newer = isinstance(schema, int) and schema > SCHEMA
         race = None if newer else Race.model_validate(plain)
-    except ValueError as error:  # pydantic's, JSON's and Unicode's errors are of this kind
+    except (ValueError, RecursionError) as error:  # pydantic's, JSON's and Unicode's errors; lists in lists in lists
         raise UserError(f"{place}: expected the record of a race, got {str(error)[:300]}") from None
     if race is None:
         raise UserError(f"{place}: expected schema {SCHEMA} or older, got {schema}: update trilemma")
@@ -125,8 +131,10 @@ def check_writable(path: Path) -> None:
     """Try to write beside the file, before minutes are spent on what it should hold.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if it cannot be written, or is a folder or a device.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: expected a file to write, got {'a folder' if path.is_dir() else 'a device'}")
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

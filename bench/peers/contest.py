@@ -50,7 +50,8 @@ class Contender:
         name: as people call it; of a peer that takes part more than once, what sets this way apart too.
         work: does it once and returns the answer; everything that is not the work itself was made before.
         package: the distribution that does it, whose version is recorded; of ours "trilemma-bench".
-        share: what share of the whole work one call does (a naive loop stopped early); its seconds are divided by it.
+        share: what share of the whole work one call does (a naive loop stopped early); its seconds are divided by it,
+            so that it is not for work of which a part is done once.
         note: what a reader must know to read its row.
     """
 
@@ -121,14 +122,19 @@ class Entry:
         return tuple(name for name in self.needs if not installed(name))
 
 
+_LIBRARIES = ("benchopt", "cleanfid", "nflows", "normflows", "pythae", "pytorch_fid", "torchmetrics")
 _MODULES = ("metrics", "evaluation", "diffusion", "flows", "training", "autoregressive", "commands")
 
 
 def entries() -> Iterator[Entry]:
     """Every contest there is, in the order of the page; imports the files of contests but no peer and no torch."""
     for name in _MODULES:
-        if importlib.util.find_spec(f"bench.peers.{name}") is not None:
-            yield from importlib.import_module(f"bench.peers.{name}").ENTRIES
+        yield from importlib.import_module(f"bench.peers.{name}").ENTRIES
+
+
+def absent() -> tuple[str, ...]:
+    """Libraries that are not installed: contests that can do without them are raced with the others."""
+    return tuple(name for name in _LIBRARIES if not installed(name))
 
 
 def installed(module: str) -> bool:

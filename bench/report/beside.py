@@ -29,6 +29,7 @@ from bench.report.style import FAINT, INK, Picture, draw
 from bench.report.tables import Column, Datum, Line, Table
 
 TITLE = "Beside other libraries"
+OWN = "trilemma-bench"  # the package of contenders that are ours too, such as a naive loop
 _WIDTH = 70  # letters of a line above dots
 _LOOKS = {"faster": ("#0072B2", "o"), "slower": ("#D55E00", "X"), "even": (FAINT, "s"), "unclear": (FAINT, "D")}
 _WORDS = {
@@ -70,19 +71,13 @@ def _told(races: Sequence[book.Race]) -> Beside:
 def findings(races: Sequence[book.Race]) -> Iterator[str]:
     """Who is faster, where others are, and where answers differ."""
     pairs = [(race, row) for race in races for row in race.rows]
-    counts: Counter[str] = Counter(row.verdict for _, row in pairs)
-    told = [
-        f"{counts[verdict]} {words}"
-        for verdict, words in (
-            ("faster", "ours is faster"),
-            ("slower", "the other is faster"),
-            ("even", "within noise"),
-            ("unclear", "with too few rounds to tell"),
-            ("failed", "the other failed"),
-        )
-        if counts[verdict]
-    ]
-    yield f"{len(pairs)} comparisons of {len(races)} pieces of work: {', '.join(told)}."
+    libraries = [(race, row) for race, row in pairs if row.package != OWN]
+    own = [(race, row) for race, row in pairs if row.package == OWN]
+    if libraries:
+        yield f"{_counted(libraries, 'comparisons')}."
+    if own:
+        names = ", ".join(dict.fromkeys(row.peer for _, row in own))
+        yield f"Beside code of our own ({names}), {_counted(own, 'more')}."
     lost = [(race, row) for race, row in pairs if row.verdict == "slower"]
     if lost:
         yield "Where the other is faster: " + "; ".join(f"{row.peer}, {race.work} ({ratio(row)})" for race, row in lost)
@@ -99,6 +94,23 @@ def findings(races: Sequence[book.Race]) -> Iterator[str]:
         yield f"Not the same answer: {works[0]}{more}{f': {reason}' if reason else ''}."
 
 
+def _counted(pairs: Sequence[tuple[book.Race, book.Row]], what: str) -> str:
+    """`5 comparisons of 2 pieces of work: 4 ours is faster, 1 within noise`."""
+    counts: Counter[str] = Counter(row.verdict for _, row in pairs)
+    told = [
+        f"{counts[verdict]} {words}"
+        for verdict, words in (
+            ("faster", "ours is faster"),
+            ("slower", "the other is faster"),
+            ("even", "within noise"),
+            ("unclear", "with too few rounds to tell"),
+            ("failed", "the other failed"),
+        )
+        if counts[verdict]
+    ]
+    return f"{len(pairs)} {what} of {len({race.work for race, _ in pairs})} pieces of work: {', '.join(told)}"
+
+
 def _intro(races: Sequence[book.Race]) -> str:
     machines = Counter(str(race.provenance.get("cpu") or "an unknown CPU") for race in races)
     named = ", ".join(name for name, _ in machines.most_common(3))
@@ -107,7 +119,8 @@ def _intro(races: Sequence[book.Race]) -> str:
     return (
         f"The same work by this suite and by other libraries{when} on {named}, in one process or in processes of their "
         "own, in turns, every other round backwards, one core unless a work says otherwise. A ratio is the median of "
-        "the rounds' ratios, its interval that of the median by order statistics (95 %, at least six rounds). "
+        "the rounds' ratios, its interval that of the median by order statistics (95 %, at least six rounds). Each "
+        "stands for itself: of forty works that take equally long about one seems faster and one slower by chance. "
         "Again: tox run -e peers."
     )
 
@@ -277,7 +290,7 @@ def _clean(race: book.Race) -> book.Race:
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):
-            return printable(value).replace("\n", " ")
+            return printable(value).replace("\n", " ").encode(errors="replace").decode()  # no half of a surrogate pair
         if isinstance(value, dict):
             return {clean(k): clean(v) for k, v in value.items()}
         return [clean(item) for item in value] if isinstance(value, list | tuple) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def test_a_new_race_takes_the_place_of_the_old_one_of_its_work() -> None:
         b'{"work": "A"}',
         json.dumps({**json.loads(FULL.model_dump_json(by_alias=True)), "extra": 1}).encode(),
         FULL.model_dump_json(by_alias=True).replace("2.0", "Infinity").encode(),
+        FULL.model_dump_json(by_alias=True).replace("2.0", "1e308").encode(),
+        json.dumps({**json.loads(FULL.model_dump_json(by_alias=True)), "seconds": []}).encode(),
+        json.dumps({**json.loads(FULL.model_dump_json(by_alias=True)), "peak_bytes": 10**400}).encode(),
+        b"[" * 100_000,
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, line: bytes) -> None:
@@ -64,6 +69,19 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be written"):
         book.save(tmp_path / "file" / "peers.jsonl", [race()])
+
+
+def test_a_folder_and_a_device_are_no_place_for_records_and_that_is_told_before_anything_is_raced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, Path()):
+        with pytest.raises(UserError, match="expected a file to write, got a folder"):
+            book.check_writable(folder)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="expected a file to write, got a device"):
+        book.check_writable(tmp_path / "pipe")
+    book.check_writable(tmp_path / "new" / "peers.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,17 @@ def test_all_that_can_be_raced_is_and_the_rest_is_told(out: Path, capsys: pytest
     assert race.provenance == MACHINE
 
 
+def test_a_library_that_is_not_installed_is_named(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = contest.installed
+    monkeypatch.setattr(contest, "installed", lambda module: module != "nflows" and there(module))
+    assert run(out, "--list") == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told.startswith("not installed, and left out of every work: ")
+    assert "nflows" in told
+
+
 def test_what_takes_long_runs_when_asked_for(out: Path) -> None:
     assert run(out, "--long", "--select", "slow") == 0
     assert works(out) == ["Slow"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from torch_fidelity.defaults import DEFAULTS
 
 from bench.peers import commands, contest, evaluation, metrics, race
 
@@ -44,6 +47,48 @@ def test_light_contests_can_be_raced_and_their_answers_agree(
 ) -> None:
     pytest.importorskip("prdc")
     raced(make(tmp_path))
+
+
+def test_kid_is_timed_whole_since_a_part_of_it_is_done_once_whatever_the_subsets(tmp_path: Path) -> None:
+    """Seconds of 5 of 100 subsets, times 20, took torchmetrics' copies of the features for 20: 1.2 times the truth."""
+    kernel_distance = pytest.importorskip("cleanfid.fid").kernel_distance
+    made = metrics.kernel(1000, tmp_path)
+    assert {contender.share for contender in (made.ours, *made.peers)} == {1}
+    assert inspect.signature(kernel_distance).parameters["num_subsets"].default == metrics.SUBSETS
+    assert DEFAULTS["kid_subsets"] == metrics.SUBSETS
+
+
+@pytest.mark.parametrize("n", [1000, 1200])
+def test_kid_agrees_with_kid_and_not_with_whatever_is_small(
+    tmp_path: Path, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "SUBSETS", 5)
+    made = metrics.kernel(n, tmp_path)
+    ours = made.ours.work()
+    for peer in made.peers:
+        assert made.agree[peer.name](ours, peer.work()).holds, peer.name
+        assert not made.agree[peer.name](ours, 0.0).holds
+
+
+def test_a_score_that_is_no_number_agrees_with_nothing_wherever_it_stands() -> None:
+    whole = {"fid": 3.0, "kid": 0.01, "is": 2.0}
+    for name in whole:
+        assert evaluation.compare(0.1)(whole, whole).holds
+        assert not evaluation.compare(0.1)(whole, {**whole, name: math.nan}).holds, name
+
+
+def test_a_density_or_coverage_that_is_no_number_agrees_with_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("prdc")
+    agree = metrics.four(10, tmp_path).agree["prdc"]
+    assert agree((1, 1, 1, 1), (0, 0, 1, 1)).holds, "premise: precision and recall are of another k"
+    assert not agree((1, 1, 1, 1), (1, 1, math.nan, 1)).holds
+    assert not agree((1, 1, 1, 1), (1, 1, 1, math.nan)).holds
+
+
+def test_a_file_of_contests_that_is_gone_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "_MODULES", (*contest._MODULES, "no_such_file"))
+    with pytest.raises(ModuleNotFoundError, match="no_such_file"):
+        list(contest.entries())
 
 
 @pytest.mark.slow

@@ -78,6 +78,22 @@ def test_long_work_is_timed_in_the_round_that_watches_memory(monkeypatch: pytest
     assert len(found.seconds) == 2
 
 
+def test_a_share_is_long_by_what_it_takes_and_not_by_what_the_whole_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, watched = [0.0], []
+    monkeypatch.setattr("bench.peers.race.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(race, "host_peak", lambda call: (watched.append(len(log)), (call(), "unknown"))[1])
+    log: list[str] = []
+
+    def takes(seconds: float) -> None:
+        log.append("")
+        now[0] += seconds
+
+    part = contender("part", lambda: takes(race.LONG_S / 4), share=0.01)
+    race.run(contest(part, ours=contender("ours", lambda: takes(race.LONG_S / 4)), rounds=2))
+    assert watched == [2, 3], "after the warm-up, in a round of its own"
+    assert len(log) == 2 * (1 + 1 + 2)
+
+
 def fails_at(call: int) -> Callable[[], float]:
     calls = iter(range(1000))
 

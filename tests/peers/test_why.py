@@ -55,7 +55,13 @@ def source(package: str, folder: str = "", ending: str = "py") -> str:
     [
         ("torch_fidelity", "", "py", ("metric_prc", "metric_kid", "metric_isc"), ("bootstrap", "confidence interval")),
         ("cleanfid", "", "py", ("def compute_fid", "def compute_kid", "ffhq"), ("inception score", "recall")),
-        ("pythae", "", "py", ("def get_nll", '"optimizer.pt"'), ("frechet", "bits_per_dim", "latency")),
+        (
+            "pythae",
+            "",
+            "py",
+            ("def get_nll", '"optimizer.pt"'),
+            ("frechet", "bits_per_dim", "latency", "optimizer.load_"),
+        ),
         ("diffusers", "schedulers", "py", ("class ddimscheduler",), ("bits_per_dim", "bits per dim")),
         ("zuko", "flows", "py", ("class nsf", "class maf"), ("trainer", "bits per dim")),
         ("nflows", "flows", "py", ("maskedautoregressiveflow",), ("trainer", "bits per dim")),

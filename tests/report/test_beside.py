@@ -49,6 +49,22 @@ def test_the_findings_count_who_is_faster_and_name_who_beats_us_and_who_answers_
     assert "another kernel" in apart
 
 
+def test_code_of_our_own_is_counted_apart_from_other_libraries() -> None:
+    naive = race("A third", (row("the naive loop", package="trilemma-bench", low=40, high=60, ratio=50),))
+    library, own, *_ = findings([RACES[1], naive])
+    assert library == "1 comparisons of 1 pieces of work: 1 with too few rounds to tell."
+    assert own == "Beside code of our own (the naive loop), 1 more of 1 pieces of work: 1 ours is faster."
+
+
+def test_half_of_a_surrogate_pair_can_be_drawn(tmp_path: Path) -> None:
+    line = race("HALF", (row(low=1.5, high=2.5),)).model_dump_json(by_alias=True).replace("HALF", r"\ud800 work")
+    (tmp_path / book.FILE).write_text(line + "\n", encoding="utf-8")
+    beside, notes = beside_of(tmp_path)
+    assert not notes
+    assert beside is not None
+    assert "? work" in str(beside.groups[0].table)
+
+
 def test_the_page_and_the_markdown_tell_all_rows_and_show_text_as_text(results: Path, tmp_path: Path) -> None:
     page = write_report(results, tmp_path).read_text(encoding="utf-8")
     told = (tmp_path / "report.md").read_text(encoding="utf-8")
