@@ -86,7 +86,7 @@ def groups(folders: Sequence[Folder], families: Collection[str]) -> tuple[list[G
     for folder in folders:
         own = []
         for r in folder.source.records:
-            mark = (r.key, r.provenance.get("time"), tuple((m.metric, m.value) for m in r.measured))
+            mark = (r.key, str(r.provenance.get("time")), tuple((m.metric, m.value) for m in r.measured))
             copies += mark in seen
             own += [] if mark in seen else [r]
             seen.add(mark)

@@ -175,8 +175,8 @@ def _notes(met: Met, sources: Sequence[Source], found: Sequence[Difference], eve
 
 def _unrecorded(source: Source) -> list[str]:
     """Keys of the cells that the run's matrix asks for and that are not there."""
-    wanted, here = store.read_run(source.folder).get("keys"), {r.key for r in source.records}
-    return [key for key in wanted if key not in here] if isinstance(wanted, list) else []
+    here = {r.key for r in source.records}
+    return [key for key in store.read_run(source.folder).get("keys", ()) if key not in here]
 
 
 def place_of(cell: Cell) -> Place:

@@ -164,6 +164,8 @@ def test_what_was_measured_twice_counts_once_and_the_newest(tmp_path: Path) -> N
     found = rank([one, copy], ["fd"])
     assert found.copies == 3
     assert {e.group.name for e in only(found)[0].entries} == {"one"}
+    odd = folder(tmp_path, "odd", *several("a", 2.0, time=["no", "time"]), *several("bb", 3.0, time={"no": 1}))
+    assert rank([odd, odd], ["fd"]).copies == 6
     later = folder(tmp_path, "later", *(replace(r, key=f"{r.key}!") for r in several("a", 7.0, time="2026-02-01")))
     again = rank([one, later], ["fd"])
     assert [g.repeated for g in again.groups] == [3]
