@@ -48,7 +48,8 @@ _POSITIVE = frozenset(
         *("nfe", "flops", "limit_ratio"),
     ]
 )
-_POSITIVE_UNITS = frozenset(["s", "B", "images/s", "images/CPU s"])
+SPEED_UNITS = ("s", "images/s", "images/CPU s", "B")
+"""Of times, rates and memory: positive, and never the same in two runs."""
 _OF_REQUESTS = frozenset(
     ["attribute_accuracy", "r_precision", "paired_error", "reconstruction_l1", "cycle_l1", "mask_iou", "appearance_l1"]
 )
@@ -136,7 +137,7 @@ def scale_of(values: Sequence[Measurement]) -> Scale:
     first = values[0]
     if base(first.metric) in _SHARES:
         return "share"
-    positive = base(first.metric) in _POSITIVE or first.unit in _POSITIVE_UNITS
+    positive = base(first.metric) in _POSITIVE or first.unit in SPEED_UNITS
     return "log" if positive and all(m.value > 0 for m in values) else "plain"
 
 

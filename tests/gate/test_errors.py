@@ -75,6 +75,7 @@ WORKLOADS = {
     "idle": _idle,
     "words": lambda device: (_costs, {"nfe": "many"}),
     "nan": lambda device: (_costs, {"nfe": float("nan")}),
+    "empty": lambda device: (None, {}),
 }
 """
 TOY = 'NAME = "{name}"\nSTEPS = {steps}\nFAILS_AGAIN = {again!r}\nFAILS_TIMED = {timed!r}\n'
@@ -141,7 +142,8 @@ def test_work_that_fails_on_both_sides_is_no_pass(repo: Path) -> None:
     assert outcome.exit_code == 1
     assert outcome.accepting(["idle"]).exit_code == 2
     assert outcome.accepting(["idle", "never", "words", "nan"]).exit_code == 0
-    for name in ("never", "words"):
+    assert rows["empty"].verdict == "unclear"
+    for name in ("never", "words", "empty"):
         with pytest.raises(UserError, match=f"got none to compare; {name}"):
             run(repo, name)
 
