@@ -26,8 +26,9 @@ HELP = """Find regressions: of speed against another commit, or of quality betwe
 With --base, the head (the checkout as it lies there, uncommitted changes included) and the merge base of REF and HEAD
 run the same workloads in pairs of fresh processes, in turns on one core. A workload is slower if in three of five pairs
 BOTH the median ratio of neighbouring rounds is above 1.07 AND the p of a rank-sum test (Mann-Whitney's, aligned within
-A B B A) is below .01, by wall or by CPU time. FLOPs, network calls (NFE), parameters and, on a GPU, peak memory must
-not grow.
+A B B A) is below .01, by wall or by CPU time. Of pytest-benchmark files, which run one process after the other, the
+ratio is that of the fastest rounds, the test takes all rounds together and the time is wall time. FLOPs, network calls
+(NFE), parameters and, on a GPU, peak memory must not grow.
 
 With two results folders, scores of the same cells and seeds under the same protocol are compared, by intervals of
 their paired differences; counters exactly; times are told as trends.
@@ -48,7 +49,7 @@ Examples:
 
     trilemma gate results/reference results/new --markdown gate.md --junit gate.xml
 
-    trilemma gate --self-test                      # how often does it err, here and today?
+    trilemma gate --self-test                      # how often does it err, here and today? half an hour
 """
 
 
