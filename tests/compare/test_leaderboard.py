@@ -156,6 +156,11 @@ def test_one_clean_commit_on_one_device_is_pooled_and_others_are_not(tmp_path: P
         three = folder(tmp_path, str(other), *several("a", 2.0, (2,), **other))
         board, _ = only(rank([one, three, base], ["fd"]))
         assert len(board.entries) == 3, other
+    for unsure in ({"dirty": True}, {"commit": None}):  # of two such folders nobody knows that the code was one
+        mine = folder(tmp_path, f"mine {unsure}", *several("a", 2.0, (0, 1), **unsure))
+        yours = folder(tmp_path, f"yours {unsure}", *several("a", 2.0, (2,), **unsure))
+        board, _ = only(rank([mine, yours, base], ["fd"]))
+        assert len(board.entries) == 3, unsure
 
 
 def test_what_was_measured_twice_counts_once_and_the_newest(tmp_path: Path) -> None:

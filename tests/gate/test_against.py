@@ -394,8 +394,11 @@ def test_pytest_benchmarks_of_the_head_run_on_both_sides(repo: Path) -> None:
         "    benchmark.pedantic(lambda: sum(range(1000)), rounds=6)\n"
     )
     change(repo)
-    outcome = against(repo, "HEAD", "perf", most=1)
+    told: list[str] = []
+    outcome = against(repo, "HEAD", "perf", most=3, told=told.append)
     rows = by_name(outcome)
+    orders = [text.rpartition(" ")[2] for text in told]
+    assert orders[:4] == ["base", "head", "head", "base"], "who begins changes"
     assert rows["test_toy.py::test_answer"].sure.count("pairs") == 1
     assert rows["test_toy.py::test_answer"].verdict in ("same", "regression", "improvement")
     assert rows["test_toy.py::test_answer: nfe"].verdict == "regression"
