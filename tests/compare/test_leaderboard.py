@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 
 from baselines.errors import UserError
 from baselines.types import Draw
+from bench.compare import ranks, standings
 from bench.compare.boards import Board, Entry
 from bench.compare.ranks import Place, p_other_order
 from bench.compare.standings import Standings, document, rank
@@ -56,6 +57,19 @@ def test_ranks_are_those_that_the_seeds_leave_possible(tmp_path: Path) -> None:
     table = document(rank([tmp_path / "a"], ["fd"])).tables[0]
     assert [line.data[0].text for line in table.lines] == ["1 – 2", "1 – 2", "3"]
     assert table.lines[0].data[5].text == table.lines[1].data[1].text, "each names the other"
+
+
+def test_behind_the_entries_that_are_tested_there_is_no_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [*several("a", 2.0), *several("bb", 3.0), *several("ccc", 5.0), *several("dddd", 6.0)]
+    monkeypatch.setattr(ranks, "MOST", 2)
+    monkeypatch.setattr(standings, "MOST", 2)
+    found = rank([folder(tmp_path, "a", *records)], ["fd"])
+    _, places = only(found)
+    assert told(places) == [("a", 1, 1), ("bb", 2, 2), ("ccc", 0, 0), ("dddd", 0, 0)]
+    assert [p.position for p in places] == [1, 2, 3, 4]
+    shown = document(found)
+    assert [line.data[0].text for line in shown.tables[0].lines] == ["1", "2", "–", "–"]
+    assert any("the first 2 are tested" in note for note in shown.notes)
 
 
 def test_the_order_is_turned_where_higher_is_better(tmp_path: Path) -> None:

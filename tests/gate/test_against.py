@@ -337,6 +337,9 @@ def test_exit_codes_and_files_of_the_command(repo: Path) -> None:
     )
     assert told.returncode == 0
     assert "PASS" in told.stdout
+    told = trilemma_here(repo, "gate", "--base", "HEAD", "--suite", "suite.py", "--select", "last", "--markdown", "-")
+    assert told.stdout.startswith("### trilemma gate: PASS"), "Markdown and nothing else"
+    assert not (repo / "-").exists()
     for wrong in (
         ("gate",),
         ("gate", "only-one"),
@@ -347,6 +350,7 @@ def test_exit_codes_and_files_of_the_command(repo: Path) -> None:
         ("gate", "missing", "missing-too"),
         ("gate", "a", "b", "--suite", "short"),
         ("gate", "a", "b", "--json", "x.json"),
+        ("gate", "--base", "HEAD", "--junit", "-"),
     ):
         told = trilemma_here(repo, *wrong)
         assert told.returncode == 2, wrong
