@@ -104,7 +104,8 @@ def aggregate(values: Sequence[Measurement]) -> Score:
     """
     first, n = values[0], len(values)
     numbers = [float(m.value) for m in values]
-    mean = mean_over_seeds(numbers, scale_of(values))
+    # of two the t interval is not asked for, and on logarithms may lie beyond all floats: 1 and 1e60, one has diverged
+    mean = mean_over_seeds(numbers, scale_of(values) if n >= 3 else "plain")
     low: float | None = None
     high: float | None = None
     spread: Spread = ""
