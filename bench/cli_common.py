@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -82,3 +83,29 @@ def overrides(settings: list[str], models: list[str]) -> dict[str, dict[str, Any
             value = text
         out.setdefault(model, {})[key] = value
     return out
+
+
+STDOUT = Path("-")
+"""What `--markdown -` names."""
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Whether a file that the user asked for can be written there, before anything is computed.
+
+    Raises:
+        UserError: if it is a folder, or its folder is not there.
+    """
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise UserError(f"{option} {path}: expected a file in an existing folder")
+
+
+def write_text(option: str, path: Path, text: str) -> None:
+    """Write a file that the user asked for; lone surrogates, as in names that are no UTF-8, become their escapes.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    try:
+        path.write_bytes(text.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise UserError(f"{option} {path}: expected a file that can be written: {error.strerror or error}") from error

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from baselines.errors import UserError
+from bench.cli_common import STDOUT, check_file, write_text
 
 if TYPE_CHECKING:
     from bench.report.document import Document
@@ -68,14 +69,13 @@ def compare(
     for name in across or ():
         if name not in ACROSS:
             raise UserError(f"compare --across: expected one of {', '.join(ACROSS)}, got {name!r}")
-    for option, path in (("--markdown", markdown), ("--html", html)):
-        if path is not None and str(path) != "-":
-            _check_file(option, path)
-    if html is not None and str(html) == "-":
+    check_file("--markdown", markdown)
+    check_file("--html", html)
+    if html == STDOUT:
         raise UserError("--html -: expected a file to write the page to")
     document = telling.document(changes.compare(results, select, all_metrics, tuple(dict.fromkeys(across or ()))))
-    _show(document, every, to_stdout=markdown is not None and str(markdown) == "-")
-    if markdown is not None and str(markdown) != "-":
+    _show(document, every, to_stdout=markdown == STDOUT)
+    if markdown not in (None, STDOUT):
         _write_markdown(markdown, document, every, "--markdown")
     if html is not None:
         _write_html(html, document, "--html")
@@ -102,11 +102,10 @@ def leaderboard(
 
     if out is not None:
         _check_folder(out)
-    if markdown is not None and str(markdown) != "-":
-        _check_file("--markdown", markdown)
+    check_file("--markdown", markdown)
     document = standings.document(standings.rank(results, by or (), dataset or (), all_draws))
-    _show(document, every, to_stdout=markdown is not None and str(markdown) == "-")
-    if markdown is not None and str(markdown) != "-":
+    _show(document, every, to_stdout=markdown == STDOUT)
+    if markdown not in (None, STDOUT):
         _write_markdown(markdown, document, True, "--markdown")
     if out is not None:
         _write_html(out / "leaderboard.html", document, "--out")
@@ -125,11 +124,6 @@ def _show(document: Document, every: bool, to_stdout: bool) -> None:
         console.print(terminal(document, every, console.width))
 
 
-def _check_file(option: str, path: Path) -> None:
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        raise UserError(f"{option} {path}: expected a file in an existing folder")
-
-
 def _check_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -140,18 +134,10 @@ def _check_folder(out: Path) -> None:
 def _write_markdown(path: Path, document: Document, every: bool, option: str) -> None:
     from bench.report.document import as_markdown
 
-    _write(path, as_markdown(document, every), option)
+    write_text(option, path, as_markdown(document, every))
 
 
 def _write_html(path: Path, document: Document, option: str) -> None:
     from bench.report.document import html
 
-    _write(path, html(document), option)
-
-
-def _write(path: Path, text: str, option: str) -> None:
-    """Lone surrogates, as in file names that are no UTF-8, become their escapes."""
-    try:
-        path.write_bytes(text.encode(errors="backslashreplace"))
-    except OSError as error:
-        raise UserError(f"{option} {path}: expected a file that can be written: {error.strerror or error}") from error
+    write_text(option, path, html(document))

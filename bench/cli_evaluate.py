@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 
 from baselines.errors import UserError
+from bench.cli_common import check_file
 
 if TYPE_CHECKING:
     from bench.evaluation import Evaluation
@@ -75,8 +76,7 @@ def evaluate(
     from bench.device import usable_device
     from bench.evaluation import evaluate as score
 
-    if json_ is not None and (json_.is_dir() or not json_.resolve().parent.is_dir()):
-        raise UserError(f"--json {json_}: expected a file in an existing folder")
+    check_file("--json", json_)
     ranks: Ranks | None = context.obj
     if ranks is not None and processes > 1:
         raise UserError(f"--processes {processes}: torchrun shares the extraction out already; leave it out")

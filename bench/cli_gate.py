@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from baselines.errors import UserError
-from bench.cli_common import stoppable
+from bench.cli_common import STDOUT, check_file, stoppable, write_text
 from bench.gate.outcome import PAIRS
 
 if TYPE_CHECKING:
@@ -26,8 +26,9 @@ HELP = """Find regressions: of speed against another commit, or of quality betwe
 With --base, the head (the checkout as it lies there, uncommitted changes included) and the merge base of REF and HEAD
 run the same workloads in pairs of fresh processes, in turns on one core. A workload is slower if in three of five pairs
 BOTH the median ratio of neighbouring rounds is above 1.07 AND the p of a rank-sum test (Mann-Whitney's, aligned within
-A B B A) is below .01, by wall or by CPU time. FLOPs, network calls (NFE), parameters and, on a GPU, peak memory must
-not grow.
+A B B A) is below .01, by wall or by CPU time. Of pytest-benchmark files, which run one process after the other, the
+ratio is that of the fastest rounds, the test takes all rounds together and the time is wall time. FLOPs, network calls
+(NFE), parameters and, on a GPU, peak memory must not grow.
 
 With two results folders, scores of the same cells and seeds under the same protocol are compared, by intervals of
 their paired differences; counters exactly; times are told as trends.
@@ -48,7 +49,7 @@ Examples:
 
     trilemma gate results/reference results/new --markdown gate.md --junit gate.xml
 
-    trilemma gate --self-test                      # how often does it err, here and today?
+    trilemma gate --self-test                      # how often does it err, here and today? half an hour
 """
 
 
@@ -79,7 +80,7 @@ def gate(
     self_test: Annotated[bool, typer.Option("--self-test", help="Measure the gate itself.")] = False,
     trials: Annotated[int, typer.Option(min=1, help="Of the self-test.")] = 40,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown to this file; - for stdout.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="Write the self-test's record to this file.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Show what did not move too.")] = False,
 ) -> None:
@@ -91,8 +92,9 @@ def gate(
         told = _said(_MODES[name] for name in chosen)
         raise UserError(f"gate: expected one of two results folders, --base REF or --self-test, got {told}")
     for option, path in (("--junit", junit), ("--markdown", markdown), ("--json", json_)):
-        if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-            raise UserError(f"{option} {path}: expected a file in an existing folder")
+        check_file(option, path)
+        if path == STDOUT and option != "--markdown":
+            raise UserError(f"{option} -: expected a file")
     _check_given(context, chosen[0], results or [], pairs)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UserError(f"gate --device: expected cpu or cuda, got {device!r}")
@@ -108,9 +110,12 @@ def gate(
         else:
             outcome, record = _self_test(trials, pairs, device)
     outcome = replace(outcome.accepting(accept or ()), seconds=time.monotonic() - begin)
-    Console().print(show.terminal(outcome, every))
+    if markdown == STDOUT:
+        print(show.markdown(outcome, every), end="")
+    else:
+        Console().print(show.terminal(outcome, every))
     if record is not None and json_ is not None:
-        show.write(json_, json.dumps(record, indent=1) + "\n", "--json")
+        write_text("--json", json_, json.dumps(record, indent=1) + "\n")
     _write_files(outcome, junit, markdown, every)
     raise typer.Exit(outcome.exit_code)
 
@@ -154,9 +159,9 @@ def _write_files(outcome: Outcome, junit: Path | None, markdown: Path | None, ev
     from bench.gate import show
 
     if junit is not None:
-        show.write(junit, show.junit(outcome), "--junit")
-    if markdown is not None:
-        show.write(markdown, show.markdown(outcome, every), "--markdown")
+        write_text("--junit", junit, show.junit(outcome))
+    if markdown not in (None, STDOUT):
+        write_text("--markdown", markdown, show.markdown(outcome, every))
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):  # where GitHub Actions collects a job's Markdown
         try:
             with open(summary, "a", encoding="utf-8") as file:

@@ -5,7 +5,7 @@ Without it one such line would end whatever reads the folder, far from where it 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, get_args
@@ -21,6 +21,7 @@ _MEASUREMENT = {
     **{"metric": str, "value": (int, float), "unit": str, "better": str, "n": (int, float), "scope": str},
     **{"low": (int, float, _NONE), "high": (int, float, _NONE), "kind": (str, _NONE), "protocol": dict, "note": str},
 }
+_MOST = sys.float_info.max
 _parts = attrgetter(*_MEASUREMENT)
 _good: set[tuple[type, ...]] = set()
 """Types of measurements that were found right: there are few, and millions of measurements."""
@@ -49,9 +50,23 @@ def check(record: Record) -> None:
         if kinds not in _good:
             _fields(m, _MEASUREMENT)
             _good.add(kinds)
-        for number in (m.value, m.low, m.high):
-            if number is not None and not math.isfinite(number):
-                raise ValueError(f"{m.metric}: expected a finite number, got {number}")
+        for number in (m.value, m.low, m.high, m.n):
+            if number is not None and not -_MOST <= number <= _MOST:  # nor are NaN and an integer beyond all floats
+                raise ValueError(f"{m.metric}: expected a finite number, got {number!r:.40}")
+
+
+def check_run(info: Mapping[str, Any]) -> None:
+    """Look at what is read of a `run.json`.
+
+    Raises:
+        TypeError: naming what is wrong.
+    """
+    for name in ("keys", "missing"):
+        told = info.get(name, [])
+        if not (isinstance(told, list) and all(isinstance(item, str) for item in told)):
+            raise TypeError(f"{name}: expected a list of words, got {told!r:.60}")
+    if not isinstance(info.get("families", {}), dict):
+        raise TypeError(f"families: expected an object, got {info['families']!r:.60}")
 
 
 def _fields(part: Any, expected: Mapping[str, Any]) -> None:

@@ -198,11 +198,14 @@ def read_run(folder: Path) -> dict[str, Any]:
         return {}
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: expected JSON, got {error}; remove it, or run the matrix again") from error
-    if not isinstance(info, dict):
-        raise UserError(f"{path}: expected a JSON object, got {type(info).__name__}")
-    _refuse_newer(info, str(path))
+        if not isinstance(info, dict):
+            raise TypeError(f"expected a JSON object, got {type(info).__name__}")
+        _refuse_newer(info, str(path))
+        foreign.check_run(info)
+    except UserError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: not what a run writes ({error}); remove it, or run the matrix again") from error
     return info
 
 

@@ -48,6 +48,8 @@ def work(job: tuple[str, str], send: Send) -> str:
     if what == "start another":
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         return str(sleeper.pid)
+    if what == "start one that eats":
+        subprocess.run([sys.executable, "-c", "x = b'x' * (400 << 20); import time; time.sleep(5)"], check=True)
     if what == "memory":
         return str(memory_bytes(os.getpid()))
     if what == "garbage":

@@ -111,6 +111,10 @@ def test_a_job_that_takes_too_much_memory_is_ended_and_the_others_go_on(tmp_path
 def test_what_a_job_starts_counts_and_ends_with_it(tmp_path: Path) -> None:
     started = int(run(["start another"], tmp_path)["start another"].result)
     assert gone(started)
+    limit = 200 + (int(run(["memory"], tmp_path)["memory"].result) >> 20)
+    found = run(["start one that eats"], tmp_path, memory_mb=limit)["start one that eats"]
+    assert found.status == "failed"
+    assert "of main memory, more than its limit" in found.error
 
 
 def gone(pid: int) -> bool:

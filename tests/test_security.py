@@ -175,6 +175,15 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     assert [problem.partition(":")[0] for problem in loaded.problems] == ["records/0008.jsonl", "records/0009.jsonl"]
 
 
+def test_records_that_a_link_leads_out_to_are_not_read(tmp_path: Path) -> None:
+    store.append(tmp_path / "results", make("a"))
+    outside = store.append(tmp_path / "outside", make("b"))
+    (tmp_path / "results" / "records" / "0002.jsonl").symlink_to(outside)
+    loaded = store.load(tmp_path / "results")
+    assert loaded.records == (make("a"),)
+    assert loaded.problems == ("records/0002.jsonl: skipped, no file of this folder",)
+
+
 def test_what_arrives_from_a_node_follows_no_link_out_of_the_folder(tmp_path: Path) -> None:
     results, outside = tmp_path / "results", tmp_path / "outside"
     for folder in (results, outside):

@@ -100,6 +100,7 @@ def test_a_truncated_last_line_is_told_and_does_not_swallow_the_next_record(tmp_
         json.dumps(make("x", math.nan).as_json()).encode(),
         json.dumps(make("x", value=1.0).as_json()).replace('"value": 1.0', '"value": "1"').encode(),
         json.dumps(make("x", value=1.0).as_json()).replace('"value": 1.0', '"value": 1e999').encode(),
+        json.dumps(make("x", value=1.0).as_json()).replace('"value": 1.0', f'"value": {10**400}').encode(),
         json.dumps(make("x", value=1.0).as_json()).replace('"low": 0.5', '"low": "2"').encode(),
         json.dumps({**make("x").as_json(), "surprise": 1}).encode(),
         b"[" * 100_000,
@@ -274,7 +275,19 @@ def test_run_json_is_replaced_whole_and_read_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]  # no passing file stays
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "JSON"), ("[]", "object"), ('{"schema": 99}', "newer")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "run.json: not what a run writes"),
+        ("[]", "object"),
+        ('{"schema": 99}', "newer"),
+        ('{"schema": "1"}', "expected an integer, got '1'"),
+        ("[" * 100_000, "recursion"),
+        ('{"keys": [["a"]]}', r"keys: expected a list of words, got \[\['a'\]\]"),
+        ('{"missing": "mnist"}', "missing: expected a list of words"),
+        ('{"families": ["vae"]}', "families: expected an object"),
+    ],
+)
 def test_a_damaged_run_json_is_told(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match=told):

@@ -11,7 +11,7 @@ from bench.compare.folders import Folder, commit_of, device_of, told_of
 from bench.compare.labels import settings
 from bench.gate.records import place_of
 from bench.record import Measurement, Record
-from bench.report.grouping import make_sheet, protocol_of, training_of
+from bench.report.grouping import SPEED_UNITS, make_sheet, protocol_of, training_of
 from bench.report.marks import MIXED, flat
 from bench.report.rows import Row, Score, base, likelihoods
 from bench.report.source import FLOOR, Source
@@ -19,7 +19,6 @@ from bench.report.source import FLOOR, Source
 BITS = "bits_per_dim"
 _BOUND_FIELDS = ("dequantisation",)
 """Of a likelihood's protocol: says how a bound is taken, and bounds of one kind may be ranked."""
-SPEED_UNITS = ("s", "images/s", "images/CPU s", "B")
 _IMPLEMENTATION = ("torch",)
 """Of a speed's protocol: part of what is measured, told beside it."""
 
@@ -86,7 +85,7 @@ def groups(folders: Sequence[Folder], families: Collection[str]) -> tuple[list[G
     for folder in folders:
         own = []
         for r in folder.source.records:
-            mark = (r.key, r.provenance.get("time"), tuple((m.metric, m.value) for m in r.measured))
+            mark = (r.key, str(r.provenance.get("time")), tuple((m.metric, m.value) for m in r.measured))
             copies += mark in seen
             own += [] if mark in seen else [r]
             seen.add(mark)

@@ -136,9 +136,9 @@ def _counter(p: Pairs) -> Change:
 
 def _speed(p: Pairs) -> Change:
     """The geometric mean of head over base; two runs are two moments of a machine, so it is never judged."""
-    sides = [[m.value for m in side] for side in (p.base, p.head)]
-    base, head = (float(np.mean(side)) for side in sides)
-    if min(map(min, sides)) <= 0:
+    sides = [np.array([m.value for m in side], np.float64) for side in (p.base, p.head)]
+    base, head = (float(side.mean()) for side in sides)
+    if min(side.min() for side in sides) <= 0:
         return Change("trend", base, head, p.base[0].unit, f"{head - base:+.3g}", _seeds(len(sides[0])))
     log = float(np.mean(np.log(sides[1]) - np.log(sides[0])))
     sign = -1 if p.base[0].better == "higher" else 1

@@ -11,7 +11,7 @@ from typing import Literal
 from bench.compare.folders import Folder
 from bench.compare.labels import settings_of
 from bench.gate.quality import GATED, same_protocol
-from bench.gate.records import COUNTERS, Place, place_of
+from bench.gate.records import COUNTERS, Place, is_speed, place_of
 from bench.record import Cell, Measurement, Record
 from bench.report.rows import base as family_of
 
@@ -22,9 +22,6 @@ SCORES = (*GATED, "precision", "recall")
 """Metric families that are judged unless all are asked for; every further one makes each finding less sure."""
 SPEEDS = ("images_per_s", "latency_s[p50]", "training_images_per_s")
 """Told without being asked for; of latencies the median."""
-
-_SPEED_UNITS = ("s", "images/s", "images/CPU s", "B")
-_RATIOS_OF_TIMES = ("limit_ratio",)
 
 Treatment = Literal["score", "counter", "speed"]
 Key = tuple[Place, str]
@@ -68,7 +65,7 @@ def treatment_of(m: Measurement, every: bool) -> Treatment | None:
     family = family_of(m.metric)
     if family in COUNTERS:
         return "counter"
-    if m.unit in _SPEED_UNITS or family in _RATIOS_OF_TIMES:
+    if is_speed(m):
         return "speed" if every or m.metric in SPEEDS else None
     return "score" if m.better != "none" and (every or family in SCORES) else None
 

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import ndtr, stdtr
+from scipy.special import stdtr
 
-from bench.compare.boards import SPEED_UNITS, Board, Entry
+from bench.compare.boards import Board, Entry
 from bench.gate.quality import ALPHA, Compared, Difference, change_told, difference, grain, interval_told
 from bench.record import Measurement
 from bench.report.apart import SPEED_TOLERANCE
-from bench.report.grouping import scale_of
+from bench.report.grouping import SPEED_UNITS, scale_of
 
 MOST = 150
 """Entries that are tested against each other; those behind them stand without a rank."""
@@ -66,7 +66,9 @@ def p_other_order(first: Entry, second: Entry) -> tuple[float, bool] | None:
     """
     shared = _shared(first, second)
     if shared:
-        return _p(_difference(first, second, shared))
+        d = _difference(first, second, shared)
+        p = d.p_better if d.worse < 0 else d.p_worse
+        return None if p is None else (p, d.worse < 0)
     return _unpaired(list(first.seeds.values()), list(second.seeds.values()), _tolerance(first))
 
 
@@ -78,17 +80,6 @@ def _shared(first: Entry, second: Entry) -> list[int]:
 
 def _tolerance(entry: Entry) -> float:
     return SPEED_TOLERANCE if entry.score.unit in SPEED_UNITS else 0.0
-
-
-def _p(d: Difference) -> tuple[float, bool] | None:
-    """As `Difference.p_worse` and `p_better`, the smaller of them: thousands of pairs have no time for scipy.stats."""
-    if d.error is None:
-        return None
-    beyond = abs(d.worse) - d.tolerance
-    if d.error <= 1e-12 * max(abs(beyond), 1):
-        return (0.0 if beyond > 1e-12 else 1.0), d.worse < 0
-    z = -beyond / d.error
-    return float(stdtr(d.seeds - 1, z) if d.kind == "paired t" else ndtr(z)), d.worse < 0
 
 
 def _difference(first: Entry, second: Entry, shared: Sequence[int]) -> Difference:

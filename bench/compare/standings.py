@@ -10,11 +10,12 @@ from pathlib import Path
 
 from baselines.config import nearest
 from baselines.errors import UserError
-from bench.compare.boards import BITS, SPEED_UNITS, Board, Entry, Group, Unranked, boards, groups, protocol_told
+from bench.compare.boards import BITS, Board, Entry, Group, Unranked, boards, groups, protocol_told
 from bench.compare.folders import Folder, folders_table, open_folders
 from bench.compare.ranks import MOST, Place, places
 from bench.gate.quality import ALPHA
 from bench.report.document import Document
+from bench.report.grouping import SPEED_UNITS
 from bench.report.marks import flat
 from bench.report.numbers import KINDS, interval_text, score_text
 from bench.report.rows import Score, base, variant

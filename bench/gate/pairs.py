@@ -56,7 +56,9 @@ class Timed:
         if self.failed:
             failed = failed_row(name, self.failed.get("base"), self.failed.get("head"), ran="base" in known)
             return [failed, *counters]
-        return [*counters] if self.untimed else [self.tally.row(name, self.per), *counters]
+        if self.untimed:
+            return [*counters] or [Row("time", name, "unclear", note="nothing to time and nothing to count")]
+        return [self.tally.row(name, self.per), *counters]
 
 
 def abba(first: Name, rounds: int) -> Iterable[Name]:

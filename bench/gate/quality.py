@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtr
 from scipy.stats import t as student
 
 from bench.gate.outcome import Row
@@ -88,8 +88,8 @@ class Difference:
             return None
         if self.error <= _PLACES * max(abs(beyond), 1):
             return 0.0 if beyond > _PLACES else 1.0
-        z = beyond / self.error
-        return float(student.sf(z, self.seeds - 1)) if self.kind == "paired t" else float(ndtr(-z))
+        z = -beyond / self.error
+        return float(stdtr(self.seeds - 1, z) if self.kind == "paired t" else ndtr(z))  # boards ask for thousands
 
     def _quantile(self, share: float) -> float:
         return float(student.ppf(share, self.seeds - 1)) if self.kind == "paired t" else float(ndtri(share))

@@ -18,13 +18,12 @@ from bench.gate.outcome import FAILING, Outcome, Row, Verdict
 from bench.gate.quality import ALPHA, GATED, Compared, Difference, difference, judge, same_protocol
 from bench.gate.rule import counter_row
 from bench.record import Cell, Measurement, Record
+from bench.report.grouping import SPEED_UNITS
 from bench.report.rows import base as family_of
 from bench.report.source import Source, open_results
 
 COUNTERS = ("nfe", "flops", "parameters", "gpu_peak_allocated_bytes")
 """Deterministic: compared exactly, but for the peak on a GPU."""
-_TREND_UNITS = ("s", "images/s", "images/CPU s", "B")
-_UNJUDGED = ("limit_ratio",)  # a ratio of two times
 
 Place = tuple[str, str, str, str, str, int | None]
 
@@ -106,7 +105,7 @@ def _meet_records(met: Met, label: str, old: Record, new: Record, select: str, e
             continue
         other, family, seed = after.get(m.metric), family_of(m.metric), old.cell.seed
         is_counter = family in COUNTERS
-        is_trend = not is_counter and (m.unit in _TREND_UNITS or family in _UNJUDGED)
+        is_trend = not is_counter and is_speed(m)
         judged = not is_trend and not is_counter and m.better != "none" and (every or family in GATED)
         if not (is_counter or is_trend or judged):
             continue
@@ -175,8 +174,13 @@ def _notes(met: Met, sources: Sequence[Source], found: Sequence[Difference], eve
 
 def _unrecorded(source: Source) -> list[str]:
     """Keys of the cells that the run's matrix asks for and that are not there."""
-    wanted, here = store.read_run(source.folder).get("keys"), {r.key for r in source.records}
-    return [key for key in wanted if key not in here] if isinstance(wanted, list) else []
+    here = {r.key for r in source.records}
+    return [key for key in store.read_run(source.folder).get("keys", ()) if key not in here]
+
+
+def is_speed(m: Measurement) -> bool:
+    """Whether another run of the same code measures another value: a time, a rate, memory, or a ratio of two times."""
+    return m.unit in SPEED_UNITS or family_of(m.metric) == "limit_ratio"
 
 
 def place_of(cell: Cell) -> Place:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from rich.box import SIMPLE
@@ -12,7 +11,6 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from baselines.errors import UserError
 from bench.gate.outcome import FAILING, WORSE, Outcome, Row
 from bench.plain_text import printable
 from bench.report.markdown import escape
@@ -117,18 +115,6 @@ def junit(outcome: Outcome) -> str:
         root.set(name, str(n))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def write(path: Path, text: str, option: str) -> None:
-    """Write a file that the user asked for.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{option} {path}: expected a file that can be written: {error.strerror or error}") from error
 
 
 def _skipped(row: Row) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -10,13 +11,15 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from baselines.errors import UserError
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FOLDER = "trilemma-gate-"
+_LOCK = "lock"  # in that folder, held as long as its gate lives, however that ends
 _NO_CODE = (".md", ".rst", ".txt.license")
 _NO_CODE_FOLDERS = ("results/", "reports/", "tests/", "docs/", ".github/", ".ci/")
 
@@ -97,22 +100,47 @@ def side_by_side(base: Base) -> Iterator[Trees]:
 
     The head is a copy of the tracked and the untracked files that git does not ignore, so that edits made while the
     gate runs do not reach it. Signals wait while the two are made and while they go: git interrupted halfway leaves
-    what it cannot remove.
+    what it cannot remove. What a gate that was killed (SIGKILL) left of this repository goes first.
     """
-    folder = Path(tempfile.gettempdir()).resolve() / f"trilemma-gate-{uuid.uuid4().hex[:12]}"
+    folder = Path(tempfile.gettempdir()).resolve() / f"{_FOLDER}{uuid.uuid4().hex[:12]}"
     trees = Trees(folder / "base", folder / "head")
+    lock: int | None = None
     try:
         with undisturbed():
+            _remove_orphans(base.root)
             folder.mkdir(mode=0o700)
+            lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            with suppress(OSError):  # where the file system knows no locks, orphans stay
+                fcntl.flock(lock, fcntl.LOCK_EX)
             _git(base.root, "worktree", "add", "--detach", "--quiet", str(trees.base), base.commit)
         _copy_checkout(base.root, trees.head)
         yield trees
     finally:
         with undisturbed():
-            shutil.rmtree(folder, ignore_errors=True)
-            # its folder is gone, so that this only ends git's note, locked or not; `prune` would end others' too,
-            # such as those of a disk that is not mounted now
-            _try(base.root, "worktree", "remove", "--force", "--force", str(trees.base))
+            _remove(base.root, folder)
+            if lock is not None:
+                os.close(lock)
+
+
+def _remove(root: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    # its folder is gone, so that this only ends git's note, locked or not; `prune` would end others' too, such as those
+    # of a disk that is not mounted now
+    _try(root, "worktree", "remove", "--force", "--force", str(folder / "base"))
+
+
+def _remove_orphans(root: Path) -> None:
+    for line in (_try(root, "worktree", "list", "--porcelain") or "").splitlines():
+        folder = Path(line.removeprefix("worktree ")).parent
+        if not (line.startswith("worktree ") and folder.name.startswith(_FOLDER)):
+            continue
+        with suppress(OSError):  # no lock is there, or its gate lives
+            lock = os.open(folder / _LOCK, os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(root, folder)
+            finally:
+                os.close(lock)
 
 
 @contextmanager

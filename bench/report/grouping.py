@@ -48,7 +48,8 @@ _POSITIVE = frozenset(
         *("nfe", "flops", "limit_ratio"),
     ]
 )
-_POSITIVE_UNITS = frozenset(["s", "B", "images/s", "images/CPU s"])
+SPEED_UNITS = ("s", "images/s", "images/CPU s", "B")
+"""Of times, rates and memory: positive, and never the same in two runs."""
 _OF_REQUESTS = frozenset(
     ["attribute_accuracy", "r_precision", "paired_error", "reconstruction_l1", "cycle_l1", "mask_iou", "appearance_l1"]
 )
@@ -103,7 +104,8 @@ def aggregate(values: Sequence[Measurement]) -> Score:
     """
     first, n = values[0], len(values)
     numbers = [float(m.value) for m in values]
-    mean = mean_over_seeds(numbers, scale_of(values))
+    # of two the t interval is not asked for, and on logarithms may lie beyond all floats: 1 and 1e60, one has diverged
+    mean = mean_over_seeds(numbers, scale_of(values) if n >= 3 else "plain")
     low: float | None = None
     high: float | None = None
     spread: Spread = ""
@@ -136,7 +138,7 @@ def scale_of(values: Sequence[Measurement]) -> Scale:
     first = values[0]
     if base(first.metric) in _SHARES:
         return "share"
-    positive = base(first.metric) in _POSITIVE or first.unit in _POSITIVE_UNITS
+    positive = base(first.metric) in _POSITIVE or first.unit in SPEED_UNITS
     return "log" if positive and all(m.value > 0 for m in values) else "plain"
 
 

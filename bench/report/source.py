@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -88,9 +88,9 @@ def open_results(folder: Path) -> Source:
     loaded = store.load(folder)
     info = store.read_run(folder)
     wanted = info.get("keys")
-    place = {key: i for i, key in enumerate(wanted)} if isinstance(wanted, list) else None
+    place = None if wanted is None else {key: i for i, key in enumerate(wanted)}
     families = info.get("families")
-    known = set(map(str, families)) if isinstance(families, Mapping) else {r.cell.model for r in loaded.records}
+    known = {r.cell.model for r in loaded.records} if families is None else set(families)
 
     def is_current(record: Record) -> bool:
         """Wanted by the run; or of a model that it never had, whose record was copied here from another machine."""
@@ -113,8 +113,8 @@ def open_results(folder: Path) -> Source:
         records=tuple(current),
         stale=stale,
         problems=loaded.problems,
-        models=_models(current, info.get("families")),
-        missing=_missing(current, info.get("missing")),
+        models=_models(current, families or {}),
+        missing=_missing(current, info.get("missing", ())),
     )
 
 
@@ -160,14 +160,13 @@ def _cleaned(record: Record) -> Record:
     return replace(plain, key=record.key, train_key=record.train_key, artifacts=record.artifacts)
 
 
-def _missing(records: list[Record], told: Any) -> tuple[str, ...]:
+def _missing(records: list[Record], told: Iterable[str]) -> tuple[str, ...]:
     here = {record.cell.dataset for record in records}
-    return tuple(str(name) for name in told if name not in here) if isinstance(told, list) else ()
+    return tuple(name for name in told if name not in here)
 
 
-def _models(records: list[Record], families: Any) -> dict[str, ModelInfo]:
-    table = families if isinstance(families, Mapping) else {}
-    named = {printable(str(name)): entry for name, entry in table.items()}
+def _models(records: list[Record], table: Mapping[str, Any]) -> dict[str, ModelInfo]:
+    named = {printable(name): entry for name, entry in table.items()}
     models: dict[str, ModelInfo] = {}
     for name in dict.fromkeys(r.cell.model for r in records):
         entry = table.get(name) or named.get(name)

@@ -86,6 +86,8 @@ def test_speeds_are_trends_and_counters_exact(tmp_path: Path) -> None:
     assert found["vae-digits, native: images_per_s"].text == "0.5×"
     assert found["vae-digits, native: nfe"].verdict == "changed"
     assert {c.verdict for c in changes(compare([a, a])).values()} == {"trend", "equal"}
+    huge = folder(tmp_path, "huge", *(record("vae", s, rate(10**30)) for s in range(3)))  # an integer, from JSON
+    assert changes(compare([a, huge]))["vae-digits, native: images_per_s"].text == "1e+28×"
 
 
 def test_what_is_only_in_one_names_the_nearest_of_the_other(tmp_path: Path) -> None:

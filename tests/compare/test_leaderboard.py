@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 
 from baselines.errors import UserError
 from baselines.types import Draw
+from bench.compare import ranks, standings
 from bench.compare.boards import Board, Entry
 from bench.compare.ranks import Place, p_other_order
 from bench.compare.standings import Standings, document, rank
@@ -56,6 +57,19 @@ def test_ranks_are_those_that_the_seeds_leave_possible(tmp_path: Path) -> None:
     table = document(rank([tmp_path / "a"], ["fd"])).tables[0]
     assert [line.data[0].text for line in table.lines] == ["1 – 2", "1 – 2", "3"]
     assert table.lines[0].data[5].text == table.lines[1].data[1].text, "each names the other"
+
+
+def test_behind_the_entries_that_are_tested_there_is_no_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [*several("a", 2.0), *several("bb", 3.0), *several("ccc", 5.0), *several("dddd", 6.0)]
+    monkeypatch.setattr(ranks, "MOST", 2)
+    monkeypatch.setattr(standings, "MOST", 2)
+    found = rank([folder(tmp_path, "a", *records)], ["fd"])
+    _, places = only(found)
+    assert told(places) == [("a", 1, 1), ("bb", 2, 2), ("ccc", 0, 0), ("dddd", 0, 0)]
+    assert [p.position for p in places] == [1, 2, 3, 4]
+    shown = document(found)
+    assert [line.data[0].text for line in shown.tables[0].lines] == ["1", "2", "–", "–"]
+    assert any("the first 2 are tested" in note for note in shown.notes)
 
 
 def test_the_order_is_turned_where_higher_is_better(tmp_path: Path) -> None:
@@ -156,6 +170,11 @@ def test_one_clean_commit_on_one_device_is_pooled_and_others_are_not(tmp_path: P
         three = folder(tmp_path, str(other), *several("a", 2.0, (2,), **other))
         board, _ = only(rank([one, three, base], ["fd"]))
         assert len(board.entries) == 3, other
+    for unsure in ({"dirty": True}, {"commit": None}):  # of two such folders nobody knows that the code was one
+        mine = folder(tmp_path, f"mine {unsure}", *several("a", 2.0, (0, 1), **unsure))
+        yours = folder(tmp_path, f"yours {unsure}", *several("a", 2.0, (2,), **unsure))
+        board, _ = only(rank([mine, yours, base], ["fd"]))
+        assert len(board.entries) == 3, unsure
 
 
 def test_what_was_measured_twice_counts_once_and_the_newest(tmp_path: Path) -> None:
@@ -164,6 +183,8 @@ def test_what_was_measured_twice_counts_once_and_the_newest(tmp_path: Path) -> N
     found = rank([one, copy], ["fd"])
     assert found.copies == 3
     assert {e.group.name for e in only(found)[0].entries} == {"one"}
+    odd = folder(tmp_path, "odd", *several("a", 2.0, time=["no", "time"]), *several("bb", 3.0, time={"no": 1}))
+    assert rank([odd, odd], ["fd"]).copies == 6
     later = folder(tmp_path, "later", *(replace(r, key=f"{r.key}!") for r in several("a", 7.0, time="2026-02-01")))
     again = rank([one, later], ["fd"])
     assert [g.repeated for g in again.groups] == [3]

@@ -337,6 +337,9 @@ def test_exit_codes_and_files_of_the_command(repo: Path) -> None:
     )
     assert told.returncode == 0
     assert "PASS" in told.stdout
+    told = trilemma_here(repo, "gate", "--base", "HEAD", "--suite", "suite.py", "--select", "last", "--markdown", "-")
+    assert told.stdout.startswith("### trilemma gate: PASS"), "Markdown and nothing else"
+    assert not (repo / "-").exists()
     for wrong in (
         ("gate",),
         ("gate", "only-one"),
@@ -347,6 +350,7 @@ def test_exit_codes_and_files_of_the_command(repo: Path) -> None:
         ("gate", "missing", "missing-too"),
         ("gate", "a", "b", "--suite", "short"),
         ("gate", "a", "b", "--json", "x.json"),
+        ("gate", "--base", "HEAD", "--junit", "-"),
     ):
         told = trilemma_here(repo, *wrong)
         assert told.returncode == 2, wrong
@@ -394,8 +398,11 @@ def test_pytest_benchmarks_of_the_head_run_on_both_sides(repo: Path) -> None:
         "    benchmark.pedantic(lambda: sum(range(1000)), rounds=6)\n"
     )
     change(repo)
-    outcome = against(repo, "HEAD", "perf", most=1)
+    told: list[str] = []
+    outcome = against(repo, "HEAD", "perf", most=3, told=told.append)
     rows = by_name(outcome)
+    orders = [text.rpartition(" ")[2] for text in told]
+    assert orders[:4] == ["base", "head", "head", "base"], "who begins changes"
     assert rows["test_toy.py::test_answer"].sure.count("pairs") == 1
     assert rows["test_toy.py::test_answer"].verdict in ("same", "regression", "improvement")
     assert rows["test_toy.py::test_answer: nfe"].verdict == "regression"

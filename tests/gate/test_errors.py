@@ -75,6 +75,7 @@ WORKLOADS = {
     "idle": _idle,
     "words": lambda device: (_costs, {"nfe": "many"}),
     "nan": lambda device: (_costs, {"nfe": float("nan")}),
+    "empty": lambda device: (None, {}),
 }
 """
 TOY = 'NAME = "{name}"\nSTEPS = {steps}\nFAILS_AGAIN = {again!r}\nFAILS_TIMED = {timed!r}\n'
@@ -141,7 +142,8 @@ def test_work_that_fails_on_both_sides_is_no_pass(repo: Path) -> None:
     assert outcome.exit_code == 1
     assert outcome.accepting(["idle"]).exit_code == 2
     assert outcome.accepting(["idle", "never", "words", "nan"]).exit_code == 0
-    for name in ("never", "words"):
+    assert rows["empty"].verdict == "unclear"
+    for name in ("never", "words", "empty"):
         with pytest.raises(UserError, match=f"got none to compare; {name}"):
             run(repo, name)
 
@@ -278,6 +280,30 @@ def test_worktrees_of_others_are_left_alone(repo: Path, tmp_path: Path) -> None:
         assert len(git(repo, "worktree", "list").splitlines()) == 3
     assert "elsewhere" in git(repo, "worktree", "list")
     assert str(trees.base) not in git(repo, "worktree", "list")
+
+
+def test_what_a_killed_gate_left_goes_with_the_next_and_a_living_one_is_left_alone(repo: Path, tmp_path: Path) -> None:
+    commit(repo, toy("base"), toy("head"))
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom bench.gate.trees import find_base, side_by_side\n"
+        "with side_by_side(find_base(Path.cwd(), 'HEAD')) as trees:\n"
+        "    print(trees.base, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)}
+    killed = subprocess.run([sys.executable, "-c", code], cwd=repo, env=here, capture_output=True, text=True)
+    left = Path(killed.stdout.strip())
+    assert killed.returncode == -signal.SIGKILL
+    assert left.is_dir(), "the premise"
+    assert str(left) in git(repo, "worktree", "list")
+    with side_by_side(find_base(repo, "HEAD")) as first:
+        assert not left.parent.exists()
+        assert str(left) not in git(repo, "worktree", "list")
+        with side_by_side(find_base(repo, "HEAD")) as second:
+            assert first.base.is_dir()
+            assert second.base.is_dir()
+        assert first.base.is_dir()
+        assert len(git(repo, "worktree", "list").splitlines()) == 2
+    assert_clean(repo)
 
 
 def test_the_end_of_a_side_is_the_end_of_what_it_started(tmp_path: Path) -> None:

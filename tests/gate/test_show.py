@@ -12,6 +12,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 
 from baselines.errors import UserError
+from bench.cli_common import write_text
 from bench.gate import benchmarks, show
 from bench.gate.outcome import ORDER, Outcome, Row
 from bench.gate.pairs import Planted, Timed
@@ -114,7 +115,7 @@ def test_nothing_to_compare_is_no_failure() -> None:
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--junit .*expected a file that can be written"):
-        show.write(tmp_path / "no" / "x.xml", "", "--junit")
+        write_text("--junit", tmp_path / "no" / "x.xml", "")
 
 
 def benchmark(name: str, rounds: list[float], **counters: float) -> dict[str, object]:

@@ -107,6 +107,8 @@ def test_shares_end_at_one_and_a_share_of_other_requests_is_another_protocol() -
 def test_two_seeds_have_their_range_and_one_its_own_interval() -> None:
     two = aggregate(seeds(3.0, 2.0, low=1.0, high=9.0))
     assert (two.value, two.low, two.high, two.spread) == (2.5, 2.0, 3.0, "range")
+    far = aggregate(seeds(1.0, 1e60))
+    assert (far.low, far.high) == (1.0, 1e60), "one has diverged, and its page is made all the same"
     one = aggregate(seeds(3.0, low=1.0, high=9.0))
     assert (one.value, one.low, one.high, one.spread) == (3.0, 1.0, 9.0, "own")
     bare = aggregate(seeds(3.0))
