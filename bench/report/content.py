@@ -97,6 +97,8 @@ def _calibrations(sheets: Iterable[Sheet], slugs: Mapping[str, str]) -> Iterator
 
 
 def _failures(source: Source) -> Iterator[Failure]:
+    if all(record.status == "ok" for record in source.records):
+        return  # names of a hundred thousand cells take their time
     for record, variant in zip(source.records, told_apart([r.cell for r in source.records]), strict=True):
         if record.status != "ok":
             cell = record.cell
@@ -111,7 +113,8 @@ def _headline(records: Sequence[Record], sheets: Iterable[Sheet]) -> list[str]:
     told = []
     devices = _commonest(f.get("cpu") if f.get("device", "cpu") == "cpu" else f.get("device") for f in fields)
     if devices:
-        threads = _commonest(flat(dict(r.provenance)).get("threads") for r in records if r.cell.draw is not None)
+        drawn = (r.cell.draw is not None for r in records)
+        threads = _commonest(f.get("threads") for f, of_draw in zip(fields, drawn, strict=True) if of_draw)
         of_threads = f", {threads[0]} thread{'s' if threads[0] != '1' else ''}" if threads else ""
         more = f" and {len(devices) - 1} other devices" if len(devices) > 1 else ""
         told.append(f"Measured on {devices[0]}{of_threads}{more}.")
@@ -127,8 +130,8 @@ def _headline(records: Sequence[Record], sheets: Iterable[Sheet]) -> list[str]:
     for sheet in sheets:
         if sheet.quality is None:
             continue
-        scores = [row.scores[sheet.quality] for row in sheet.all if sheet.quality in row.scores]
-        protocol = flat(json.loads(commonest_protocol(scores)))
+        scored = (row for row in sheet.all if sheet.quality in row.scores)
+        protocol = flat(json.loads(commonest_protocol(row.protocol(sheet.quality) for row in scored)))
         seeds = sorted({seed for row in sheet.models for seed in row.seeds})
         told.append(
             f"{sheet.dataset}: {sheet.quality} of {protocol.get('n', 'unknown N')} samples against the "

@@ -80,7 +80,7 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
             canvas.set_title(title)
             canvas.xaxis.set_major_formatter(_COUNT)
             canvas.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-            canvas.legend(loc="upper right", fontsize=7.5)
+            canvas.legend(loc="upper right", fontsize=7.5).set_in_layout(False)  # inside, however long its names
         figure.supxlabel("training images seen", fontsize=10)
 
     caption = (

@@ -58,7 +58,7 @@ def _corners(sheet: Sheet) -> str:
         rivals = [r for r in fair if axis != "speed" or r.model != winner.model]
         least = SPEED_TOLERANCE if axis == "speed" else 0.0
         near = [row.short for row in rivals if not told_apart(winner, row, metric, width, least)]
-        usual = commonest_protocol(row.scores[metric] for row in sheet.all if metric in row.scores)
+        usual = commonest_protocol(row.protocol(metric) for row in sheet.all if metric in row.scores)
         other = "" if score.protocol == usual and not score.mixed else ", under a protocol unlike most"
         tie = f", not separable from {_listed(near)} at these seeds" if near else ""
         won.setdefault(winner.short, []).append(f"{axis} ({number(score.value).join(unit)}{other}{tie})")

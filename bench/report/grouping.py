@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from bench.record import Measurement, Record
@@ -115,8 +115,7 @@ def aggregate(values: Sequence[Measurement]) -> Score:
         low, high, spread = min(numbers), max(numbers), "range"
     elif first.low is not None and first.high is not None:
         low, high, spread = first.low, first.high, "own"
-    alike = all(m.protocol == first.protocol and m.n == first.n for m in values)
-    protocols = [protocol_of(m) for m in values[: 1 if alike else None]]
+    protocol, mixed = protocol_over(values)
     return Score(
         metric=first.metric,
         value=mean.value,
@@ -127,10 +126,18 @@ def aggregate(values: Sequence[Measurement]) -> Score:
         unit=first.unit,
         better=first.better,
         kind=first.kind,
-        protocol=Counter(protocols).most_common(1)[0][0],
-        mixed=len(set(protocols)) > 1,
+        protocol=protocol,
+        mixed=mixed,
         note="; ".join(dict.fromkeys(m.note for m in values if m.note)),
     )
+
+
+def protocol_over(values: Sequence[Measurement]) -> tuple[str, bool]:
+    """The protocol of most seeds, see `protocol_of`, and whether there are others."""
+    first = values[0]
+    alike = all(m.protocol == first.protocol and m.n == first.n for m in values)
+    protocols = [protocol_of(m) for m in values[: 1 if alike else None]]
+    return Counter(protocols).most_common(1)[0][0], len(set(protocols)) > 1
 
 
 def scale_of(values: Sequence[Measurement]) -> Scale:
@@ -172,6 +179,15 @@ def _rows_of(model: ModelInfo, records: list[Record]) -> list[Row]:
     for r in sorted(records, key=lambda r: r.cell.seed):
         trainings[training_of(r)].append(r)
     rows: list[Row] = []
+    made: dict[tuple[int, ...], Score] = {}
+
+    def once(values: Sequence[Measurement]) -> Score:
+        """What is measured of a training is the same in the rows of all its draws."""
+        place = tuple(map(id, values))
+        if place not in made:
+            made[place] = aggregate(values)
+        return made[place]
+
     for name, group in zip(variants([held[0].cell for held in trainings.values()]), trainings.values(), strict=True):
         draws: dict[tuple[str, int | None], list[Record]] = defaultdict(list)
         for r in group:
@@ -179,11 +195,18 @@ def _rows_of(model: ModelInfo, records: list[Record]) -> list[Row]:
                 draws[r.cell.draw.label(), r.cell.samples].append(r)
         trained = [r for r in group if r.cell.draw is None]
         shared = [m for drawn in draws.values() for r in drawn for m in r.measured if m.scope == "train"]
-        rows += [_row(model, name, trained, drawn, shared) for drawn in (draws.values() or [[]])]
+        rows += [_row(model, name, trained, drawn, shared, once) for drawn in (draws.values() or [[]])]
     return [replace(row, lone=len(rows) == 1) for row in rows]
 
 
-def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record], shared: list[Measurement]) -> Row:
+def _row(
+    model: ModelInfo,
+    name: str,
+    trained: list[Record],
+    drawn: list[Record],
+    shared: list[Measurement],
+    make: Callable[[Sequence[Measurement]], Score],
+) -> Row:
     """shared: what was measured beside one draw but holds for the training, such as the likelihood's speed."""
     own = drawn or trained
     good = [r for r in own if r.status == "ok"]
@@ -202,7 +225,7 @@ def _row(model: ModelInfo, name: str, trained: list[Record], drawn: list[Record]
         variant=name,
         draw=draw,
         seeds=tuple(r.cell.seed for r in good),
-        scores=Scores(measured, aggregate),
+        scores=Scores(measured, make, protocol_over),
         skipped={metric: reason for metric, reason in skipped.items() if metric not in measured},
         records=tuple(good),
         failed=sum(r.status != "ok" for r in [*trained, *drawn]),

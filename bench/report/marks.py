@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import Any
 
-from bench.report.rows import Row, Score, Sheet, likelihoods
+from bench.report.rows import Row, Sheet, likelihoods
 
 MIXED = "its seeds were measured under different protocols"
 
@@ -44,7 +44,7 @@ def protocol_marks(rows: Iterable[Row], metrics: Iterable[str], notes: Footnotes
     rows, marks = list(rows), {}
     for metric in metrics:
         scores = {i: row.scores[metric] for i, row in enumerate(rows) if metric in row.scores}
-        usual = commonest_protocol(scores.values())
+        usual = commonest_protocol(score.protocol for score in scores.values())
         for i, score in scores.items():
             if score.mixed:
                 marks[i, metric] = notes.letter(MIXED)
@@ -62,9 +62,9 @@ def odd_rows(rows: Sequence[Row], metrics: Iterable[str | None]) -> dict[int, tu
     return found
 
 
-def commonest_protocol(scores: Iterable[Score]) -> str:
+def commonest_protocol(protocols: Iterable[str]) -> str:
     """The protocol that most scores were measured under; of equals the first."""
-    found = Counter(score.protocol for score in scores)
+    found = Counter(protocols)
     return found.most_common(1)[0][0] if found else "{}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from baselines.types import Draw, Kind
@@ -21,6 +22,7 @@ EXACT = "fd_exact"
 """The Fréchet distance that an exact denoiser's draws have, computed and not sampled."""
 
 
+@lru_cache(maxsize=10_000)
 def base(metric: str) -> str:
     """`fd` of `fd[digits-cnn]`."""
     return metric.split("[", 1)[0]
@@ -84,10 +86,14 @@ class Scores(Mapping[str, Score]):
     """
 
     def __init__(
-        self, measured: Mapping[str, Sequence[Measurement]], make: Callable[[Sequence[Measurement]], Score]
+        self,
+        measured: Mapping[str, Sequence[Measurement]],
+        make: Callable[[Sequence[Measurement]], Score],
+        protocol: Callable[[Sequence[Measurement]], tuple[str, bool]],
     ) -> None:
         self._measured = dict(measured)
         self._make = make
+        self._protocol = protocol
         self._made: dict[str, Score] = {}
 
     def __getitem__(self, metric: str) -> Score:
@@ -110,6 +116,10 @@ class Scores(Mapping[str, Score]):
             return self._made[metric].value
         held = self._measured[metric]
         return float(sum(m.value for m in held)) / len(held)
+
+    def protocol(self, metric: str) -> str:
+        """The protocol alone, where nothing else is asked for."""
+        return self._made[metric].protocol if metric in self._made else self._protocol(self._measured[metric])[0]
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,10 @@ class Row:
         if metric is None or metric not in self.scores:
             return None
         return self.scores.value(metric) if isinstance(self.scores, Scores) else self.scores[metric].value
+
+    def protocol(self, metric: str) -> str:
+        """The score's protocol; the metric must have been taken."""
+        return self.scores.protocol(metric) if isinstance(self.scores, Scores) else self.scores[metric].protocol
 
     def mean_at(self, metric: str, seeds: Collection[int]) -> float | None:
         """The metric's mean over these seeds of its draws alone, None if one of them lacks it."""

@@ -25,6 +25,7 @@ from bench.report.crowd import FEW_PANELS, listed, thinned, told
 from bench.report.directions import directions
 from bench.report.exact_table import exact_table
 from bench.report.findings import findings
+from bench.report.forks import later
 from bench.report.grids import Grid, grids_within
 from bench.report.parts import Section, Steps
 from bench.report.published import published_likelihoods, published_over_steps
@@ -42,6 +43,7 @@ _ROOM = 1_400_000
 
 
 def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Section:
+    sentences = later(lambda: tuple(findings(sheet)))
     ends, few = endpoints(sheet), thinned(sheet)
     few = replace(few, blocks=anchors(slug, few))
     lines = replace(listed(sheet), blocks=few.blocks)
@@ -70,7 +72,7 @@ def section_of(source: Source, sheet: Sheet, slug: str, notes: list[str]) -> Sec
     return Section(
         sheet=sheet,
         slug=slug,
-        findings=tuple(findings(sheet)),
+        findings=sentences.result(),
         thinned=told(sheet, few),
         formulas=tuple(formulas(ends)) if axes_told(sheet) else (),
         missing=tuple(ends.missing()) if axes_told(sheet) else (),

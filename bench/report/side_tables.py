@@ -157,7 +157,7 @@ def protocol_table(sheets: Iterable[Sheet]) -> Table | None:
     protocols: dict[tuple[str, str], list[str]] = defaultdict(list)
     for sheet in sheets:
         for metric in sorted({m for row in sheet.all for m in row.scores}):
-            usual = commonest_protocol(row.scores[metric] for row in sheet.all if metric in row.scores)
+            usual = commonest_protocol(row.protocol(metric) for row in sheet.all if metric in row.scores)
             told = "; ".join(f"{field}: {value}" for field, value in flat(json.loads(usual)).items())
             if told:
                 protocols[sheet.dataset, told].append(metric)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,15 @@ class Source:
         """Data sets in the order of their first record."""
         return tuple(dict.fromkeys(r.cell.dataset for r in self.records))
 
+    @cached_property
+    def trainings(self) -> Mapping[str, tuple[Record, ...]]:
+        """The records of trainings, by data set, each from the lowest seed."""
+        found: dict[str, list[Record]] = defaultdict(list)
+        for record in self.records:
+            if record.cell.draw is None:
+                found[record.cell.dataset].append(record)
+        return {name: tuple(sorted(own, key=lambda r: r.cell.seed)) for name, own in found.items()}
+
 
 def open_results(folder: Path) -> Source:
     """Read a results folder, torch-free.
@@ -126,6 +136,7 @@ def _is_plain(text: str) -> bool:
 def _plain(records: list[Record]) -> list[Record]:
     """The records without control characters in what figures and tables show: XML, so SVG, has no place for them."""
     seen: dict[int, bool] = {}  # equal configs of records that were read are one object
+    fine: set[tuple[str, str, str]] = set()  # metric, unit, note: there are few
 
     def clean(value: Any) -> bool:
         if isinstance(value, str):
@@ -143,7 +154,11 @@ def _plain(records: list[Record]) -> list[Record]:
     def good(record: Record) -> bool:
         cell, draw = record.cell, record.cell.draw
         told = (cell.model, cell.dataset, *(() if draw is None else (draw.label(), draw.options)))
-        return config(record) and clean(told) and all(clean((m.metric, m.unit, m.note)) for m in record.measured)
+        texts = {(m.metric, m.unit, m.note) for m in record.measured} - fine
+        if not (config(record) and clean(told) and clean(list(texts))):
+            return False
+        fine.update(texts)
+        return True
 
     return [record if good(record) else _cleaned(record) for record in records]
 

@@ -154,8 +154,8 @@ def study_of(sheet: Sheet, exact: bool = False) -> Study | None:
 def usual(rows: Iterable[Row], metric: str | None) -> list[Row]:
     """The rows that have the metric, by the protocol that most of them have."""
     held = [row for row in rows if metric is not None and metric in row.scores]
-    protocol = commonest_protocol(row.scores[metric or ""] for row in held)
-    return [row for row in held if row.scores[metric or ""].protocol == protocol]
+    protocol = commonest_protocol(row.protocol(metric or "") for row in held)
+    return [row for row in held if row.protocol(metric or "") == protocol]
 
 
 def by_calls(points: Iterable[tuple[float, Row]]) -> tuple[tuple[float, Row], ...]:

@@ -20,9 +20,8 @@ T = TypeVar("T")
 
 def trainings(source: Source, sheet: Sheet) -> Iterator[tuple[str, Record]]:
     """(title, record) of every training of a data set, by seed; the title tells a model's configs apart."""
-    titles = {training_of(record): row.title for row in sheet.all for record in row.records}
-    own = [r for r in source.records if r.cell.dataset == sheet.dataset and r.cell.draw is None]
-    for record in sorted(own, key=lambda r: r.cell.seed):
+    titles = {training_of(row.records[0]): row.title for row in sheet.all if row.records}  # the same of every seed
+    for record in source.trainings.get(sheet.dataset, ()):
         title = titles.get(training_of(record))
         if title is not None or not sheet.left_out:
             yield title or source.models[record.cell.model].title, record

@@ -11,7 +11,7 @@ from bench import store
 from bench.plain_text import csv_frame
 from bench.report.content import gather
 from bench.report.folder import check_writable, put, unwritable
-from bench.report.forks import hands
+from bench.report.forks import hands, later
 from bench.report.grids import enlarged
 from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
@@ -28,8 +28,9 @@ def write(results: Path, out: Path, changes: Changes | None = None, pdf: bool = 
         check_writable(out)
         # no old PDF stands beside a new SVG
         with hands(), papers(lambda name: pdf or (out / "figures" / f"{name}.pdf").is_file()):
+            table = later(lambda: _table(source))
             content = gather(source, changes)
-        files = _files(source, content)
+        files = _files(content) | {"table.csv": table.result()}
     try:
         for name, data in files.items():
             put(out / name, data)
@@ -50,15 +51,17 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _files(source: Source, content: Content) -> dict[str, bytes]:
-    """All files of a report by their names."""
+def _table(source: Source) -> bytes:
+    frame = csv_frame(store.table(source.records))
+    return frame.to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace")
+
+
+def _files(content: Content) -> dict[str, bytes]:
+    """The files of a report by their names, but for the table."""
     files: dict[str, bytes] = {
         "index.html": render_page(content).encode(errors="xmlcharrefreplace"),
         "report.md": render_markdown(content).encode(errors="backslashreplace"),
         "tables.tex": render_latex(content).encode(errors="backslashreplace"),
-        "table.csv": csv_frame(store.table(source.records))
-        .to_csv(index=False, lineterminator="\n")
-        .encode(errors="backslashreplace"),
     }
     for picture in _pictures(content):
         files[f"figures/{picture.name}.svg"] = picture.svg

@@ -22,7 +22,7 @@ from bench.report import crowd, write_report
 from bench.report.artifacts import Images
 from bench.report.drawn import Mark
 from bench.report.grids import enlarged, grid, grids_within
-from bench.report.grouping import aggregate, make_sheet
+from bench.report.grouping import aggregate, make_sheet, protocol_over
 from bench.report.labels import label_points
 from bench.report.latex import escape
 from bench.report.page import data_uri
@@ -214,11 +214,13 @@ def test_one_training_with_more_draws_than_there_is_room_for_is_not_left_out(res
 def test_scores_are_the_same_whenever_they_are_made(results: Path) -> None:
     records = [r for r in open_results(results).records if r.cell.model == "vae" and r.cell.draw is not None]
     measured = {m.metric: [n for r in records for n in r.measured if n.metric == m.metric] for m in records[0].measured}
-    scores = Scores(measured, aggregate)
+    scores = Scores(measured, aggregate, protocol_over)
     early = {metric: scores.value(metric) for metric in scores}
+    protocols = {metric: scores.protocol(metric) for metric in scores}
     assert list(scores) == list(measured)
     assert dict(scores) == {metric: aggregate(values) for metric, values in measured.items()}
     assert early == {metric: score.value for metric, score in scores.items()}
+    assert protocols == {metric: score.protocol for metric, score in scores.items()}
     assert "no such metric" not in scores
     with pytest.raises(KeyError):
         scores["no such metric"]
