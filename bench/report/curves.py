@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -77,7 +78,7 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
                 style = "-" if i == 0 else ("--", "-.", ":")[i % 3]
                 canvas.plot(*zip(*points, strict=True), style, color=hue, lw=1.4, label=key)
             canvas.set_ylim(*_robust([y for points in parts.values() for _, y in points]))
-            canvas.set_title(title)
+            canvas.set_title(textwrap.fill(title, 28, max_lines=2, placeholder="…"))  # as wide as its canvas
             canvas.xaxis.set_major_formatter(_COUNT)
             canvas.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
             canvas.legend(loc="upper right", fontsize=7.5).set_in_layout(False)  # inside, however long its names
