@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,16 +94,22 @@ def teacher_of(name: str, values: Mapping[str, object], shape: ImageShape) -> Ge
     return teacher
 
 
-def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
-    """The model after a moment of training (or its fit), in evaluation mode."""
+def learned(name: str, shape: ImageShape) -> GenerativeModel:
+    """A copy of the model after a moment of training (or its fit), in evaluation mode."""
+    return copy.deepcopy(_learned(name, shape))
+
+
+@functools.cache
+def _learned(name: str, shape: ImageShape) -> GenerativeModel:
     task = registry.load(name).model.task
     model, dataset = build(name, shape, small=True), dataset_of(shape, task)
     if isinstance(model, Fits):
         trainer.fit(model, dataset, 0)
     else:
         assert isinstance(model, Trains)
-        batch = model.training_config.batch_size
-        trainer.Trainer(model, dataset, 0, Budget(images=2 * batch), folder, task=task).run()
+        budget = Budget(images=2 * model.training_config.batch_size)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer.Trainer(model, dataset, 0, budget, Path(folder), task=task).run()
     return model.eval()
 
 
@@ -129,10 +138,10 @@ def test_it_names_its_paper_and_has_exactly_one_way_to_learn(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
-    name: str, shape: str, tmp_path: Path
+    name: str, shape: str
 ) -> None:
     size = SHAPES[shape]
-    model = learned(name, size, tmp_path)
+    model = learned(name, size)
     noise, draw = Noise(5), a_draw(model)
     with torch.no_grad():
         whole = model.sample(4, draw, noise, given_for(name, size, 0, 4))
@@ -151,9 +160,9 @@ def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if registry.load(name).model.task != "unconditional"])
-def test_a_conditional_model_answers_what_it_is_given_and_refuses_to_guess(name: str, tmp_path: Path) -> None:
+def test_a_conditional_model_answers_what_it_is_given_and_refuses_to_guess(name: str) -> None:
     shape = SHAPES["rgb"]
-    model = learned(name, shape, tmp_path)
+    model = learned(name, shape)
     draw = a_draw(model)
     with torch.no_grad():
         ours = model.sample(6, draw, Noise(5), given_for(name, shape, 0, 6))
@@ -170,7 +179,7 @@ def test_save_and_load_keep_samples_and_likelihood(name: str, tmp_path: Path) ->
     from baselines import checkpoint
 
     shape = SHAPES["digits"]
-    model = learned(name, shape, tmp_path / "train")
+    model = learned(name, shape)
     checkpoint.save(tmp_path, "model", model.state_dict(), {})
     loaded = checkpoint.load(tmp_path, "model")
     assert loaded is not None
@@ -187,9 +196,9 @@ def test_save_and_load_keep_samples_and_likelihood(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str, tmp_path: Path) -> None:
+def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str) -> None:
     shape = SHAPES["digits"]
-    model = learned(name, shape, tmp_path)
+    model = learned(name, shape)
     if not kinds(model):
         assert not isinstance(model, HasLikelihood | HasDensity)
         return
@@ -208,12 +217,12 @@ def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str, tmp_
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
-    name: str, shape: str, tmp_path: Path
+    name: str, shape: str
 ) -> None:
     size = SHAPES[shape]
     if not isinstance(build(name, size), HasLatent):
         return
-    model = learned(name, size, tmp_path)
+    model = learned(name, size)
     assert isinstance(model, HasLatent)
     z = torch.randn(5, model.latent, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -245,9 +254,9 @@ def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
     ],
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_samples_are_decoded_latents_rounded_to_levels(name: str, draw: Draw, shape: str, tmp_path: Path) -> None:
+def test_samples_are_decoded_latents_rounded_to_levels(name: str, draw: Draw, shape: str) -> None:
     size = SHAPES[shape]
-    model = learned(name, size, tmp_path)
+    model = learned(name, size)
     assert isinstance(model, HasLatent)
     with torch.no_grad():
         samples = model.sample(20, draw, Noise(4))
@@ -315,6 +324,6 @@ def test_an_unknown_key_and_a_wrong_type_are_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_sampler_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_unknown_sampler_is_refused(name: str) -> None:
     model = build(name, SHAPES["digits"])
     assert "no-such" not in model.samplers
