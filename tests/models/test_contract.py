@@ -39,6 +39,21 @@ SHAPES = {
     "rgb": ImageShape(3, 8, 8, 256),
 }
 NAMES = registry.names()
+SMALL: Mapping[str, Mapping[str, object]] = {
+    "aae": {"width": 16, "widest": 32, "units": 64},
+    "gated_pixelcnn": {"width": 16, "layers": 3},
+    "gmm": {"components": 10},
+    "iaf": {"layers": 4, "width": 64},
+    "made": {"hidden": [100]},
+    "maf": {"layers": 4, "width": 64},
+    "nade": {"hidden": 50},
+    "pixelcnn": {"width": 24, "blocks": 2},
+    "pixelcnnpp": {"width": 8, "blocks": 1, "components": 3},
+    "pixelrnn_diagonal": {"width": 16, "layers": 2},
+    "pixelrnn_row": {"width": 16, "layers": 2},
+    "wavenet": {"width": 16, "skip": 16, "cycles": 1},
+}
+"""Sizes where the defaults take long and a test needs no more."""
 
 
 def images_of(shape: ImageShape, n: int = 48) -> torch.Tensor:
@@ -68,12 +83,12 @@ def given_for(name: str, shape: ImageShape, first: int, n: int) -> Given | None:
 def build(name: str, shape: ImageShape, small: bool = False) -> GenerativeModel:
     """A fresh model; one that learns from another has been shown a teacher, whose answers are not all 0.
 
-    small: batches and chains no longer than a test needs, where the defaults are.
+    small: networks, batches and chains no larger than a test needs, where the defaults are.
     """
     model = registry.load(name).model
     config = build_config(model.config, {}, name)
     if small:
-        known, short = config_values(config), {}
+        known, short = config_values(config), dict(SMALL.get(name, {}))
         if "training" in known:
             short["training"] = {"batch_size": 20}
         if "timesteps" in known:
@@ -137,9 +152,7 @@ def test_it_names_its_paper_and_has_exactly_one_way_to_learn(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
-    name: str, shape: str
-) -> None:
+def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(name: str, shape: str) -> None:
     size = SHAPES[shape]
     model = learned(name, size)
     noise, draw = Noise(5), a_draw(model)
@@ -216,11 +229,9 @@ def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
-    name: str, shape: str
-) -> None:
+def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(name: str, shape: str) -> None:
     size = SHAPES[shape]
-    if not isinstance(build(name, size), HasLatent):
+    if not isinstance(build(name, size, small=True), HasLatent):
         return
     model = learned(name, size)
     assert isinstance(model, HasLatent)
@@ -291,11 +302,7 @@ def test_what_a_model_shows_of_itself_is_labelled_within_its_levels_and_made_aga
     name: str, shape: str
 ) -> None:
     size = SHAPES[shape]
-    config = registry.load(name).model.config
-    short = {"timesteps": 20} if "timesteps" in config_values(config()) else {}
-    entry = registry.load(name).model
-    built = build_config(config, short, name)
-    model = trainer.build(entry, size, built, 0, conditions_for(entry.task, size)).eval()
+    model = build(name, size, small=True).eval()
     assert isinstance(model, Illustrates)
     real = images_of(size, 5)
     before = real.clone()
