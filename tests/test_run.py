@@ -1,6 +1,6 @@
 """Whole runs through the command line: a model from outside, resume, failure, damage, staleness, from Python.
 
-The first run, those of changed code and those that are killed have a process of their own; the others run in this one.
+The first run and those that are stopped or killed have a process of their own; the others run in this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from bench import store
+from bench import keys, store
 from bench.record import Record
 from tests.command import trilemma_here
 
@@ -117,18 +117,28 @@ def test_run_again_finds_every_cell_done(copy: Path) -> None:
     assert records(copy) == before
 
 
+def forget() -> None:
+    """What another process would not know: the user's model, and hashes of source files."""
+    sys.modules.pop("outside_model", None)
+    keys._module_file.cache_clear()
+    keys._read.cache_clear()
+
+
 def test_a_changed_model_is_stale_and_is_run_again_alone(copy: Path) -> None:
     source = (copy / "outside_model.py").read_text()
     (copy / "outside_model.py").write_text(source + "\n# only a comment\n")
-    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    forget()
+    plan = trilemma_here(copy, "run", "mine.toml", "--dry-run").stdout
     assert "0 to do" in plan, "a comment makes nothing stale"
     (copy / "outside_model.py").write_text(source.replace("lr: float = 0.05", "lr: float = 0.04"))
-    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    forget()
+    plan = trilemma_here(copy, "run", "mine.toml", "--dry-run").stdout
     assert "stale, to train" in plan
     assert "stale, to measure" in plan
-    done = trilemma(copy, "run", "mine.toml")
+    done = trilemma_here(copy, "run", "mine.toml")
     assert "1 to train, 1 draws to measure, 2 of them stale" in done.stdout
     assert "stale" not in (copy / "reports/mine/report.md").read_text(), "all are replaced"
+    forget()
 
 
 def test_what_is_named_twice_is_run_once(copy: Path) -> None:
@@ -272,7 +282,7 @@ def test_a_killed_run_goes_on_where_it_was(copy: Path) -> None:
     run.send_signal(signal.SIGKILL)
     run.wait()
     assert state is not None, "the premise: it was killed in the middle of training"
-    done = trilemma(copy, "run", "mine.toml", *slow)
+    done = trilemma_here(copy, "run", "mine.toml", *slow)
     assert done.returncode == 0, done.stdout + done.stderr
     record = records(copy)["outside_model-digits seed 0"]
     assert record.provenance["resumed"] == 1
