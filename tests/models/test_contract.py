@@ -297,7 +297,9 @@ def test_each_phase_moves_its_own_parameters_only(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("shape", ["digits", "rgb"])
-@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(build(name, SHAPES["digits"]), Illustrates)])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if isinstance(build(name, SHAPES["digits"], small=True), Illustrates)]
+)
 def test_what_a_model_shows_of_itself_is_labelled_within_its_levels_and_made_again_the_same(
     name: str, shape: str
 ) -> None:
