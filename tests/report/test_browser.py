@@ -42,8 +42,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def page_file(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(results, tmp_path_factory.mktemp("browser"))
+def page_file(written: Path) -> Path:
+    return written / "index.html"
 
 
 @pytest.fixture
