@@ -54,6 +54,13 @@ SMALL: Mapping[str, Mapping[str, object]] = {
     "wavenet": {"width": 16, "skip": 16, "cycles": 1},
 }
 """Sizes where the defaults take long and a test needs no more."""
+PIXEL_BY_PIXEL = frozenset(name for name in NAMES if registry.load(name).family == "autoregressive") | {"wavenet"}
+DRAWN = [
+    pytest.param(name, shape, marks=[pytest.mark.slow] if shape == "mnist" and name in PIXEL_BY_PIXEL else [])
+    for shape in SHAPES
+    for name in NAMES
+]
+"""Every model on every shape; 784 steps one after the other are a matter of time alone."""
 
 
 def images_of(shape: ImageShape, n: int = 48) -> torch.Tensor:
@@ -150,8 +157,7 @@ def test_it_names_its_paper_and_has_exactly_one_way_to_learn(name: str) -> None:
         model.get_submodule(model.network)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("name", "shape"), DRAWN)
 def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(name: str, shape: str) -> None:
     size = SHAPES[shape]
     model = learned(name, size)
