@@ -133,6 +133,6 @@ def device() -> Iterator[str]:
 
 def alone(module: str, function: str, *arguments: str | int | None) -> None:
     """Call a function in a process of its own, which must end well."""
-    code = f"import {module} as module; module.{function}(*{arguments!r})"
+    code = f"import os, {module} as module; module.{function}(*{arguments!r}); os._exit(0)"  # torch's threads may abort
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -145,7 +145,8 @@ def zipped(path: Path, images: Tensor) -> None:
             archive.writestr(f"{i:04d}.png", buffer.getvalue())
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_agree_through_a_network_even_if_there_are_more_than_batches(
     ranks: int, tmp_path: Path, digits: Tensor
 ) -> None:

@@ -1,4 +1,7 @@
-"""Whole runs through the real command line: a model from outside, resume, failure, damage, staleness, from Python."""
+"""Whole runs through the command line: a model from outside, resume, failure, damage, staleness, from Python.
+
+The first run and those that are stopped or killed have a process of their own; the others run in this one.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from bench import store
+from bench import keys, store
 from bench.record import Record
+from tests.command import trilemma_here
 
 ROOT = Path(__file__).parents[1]
 MATRIX = """
@@ -107,38 +111,48 @@ def test_a_model_from_outside_goes_through_the_whole_pipeline(place: Path) -> No
 
 def test_run_again_finds_every_cell_done(copy: Path) -> None:
     before = records(copy)
-    done = trilemma(copy, "run", "mine.toml")
+    done = trilemma_here(copy, "run", "mine.toml")
     assert done.returncode == 0
     assert "0 to train, 0 draws to measure" in done.stdout
     assert records(copy) == before
 
 
+def forget() -> None:
+    """What another process would not know: the user's model, and hashes of source files."""
+    sys.modules.pop("outside_model", None)
+    keys._module_file.cache_clear()
+    keys._read.cache_clear()
+
+
 def test_a_changed_model_is_stale_and_is_run_again_alone(copy: Path) -> None:
     source = (copy / "outside_model.py").read_text()
     (copy / "outside_model.py").write_text(source + "\n# only a comment\n")
-    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    forget()
+    plan = trilemma_here(copy, "run", "mine.toml", "--dry-run").stdout
     assert "0 to do" in plan, "a comment makes nothing stale"
     (copy / "outside_model.py").write_text(source.replace("lr: float = 0.05", "lr: float = 0.04"))
-    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    forget()
+    plan = trilemma_here(copy, "run", "mine.toml", "--dry-run").stdout
     assert "stale, to train" in plan
     assert "stale, to measure" in plan
-    done = trilemma(copy, "run", "mine.toml")
+    done = trilemma_here(copy, "run", "mine.toml")
     assert "1 to train, 1 draws to measure, 2 of them stale" in done.stdout
     assert "stale" not in (copy / "reports/mine/report.md").read_text(), "all are replaced"
+    forget()
 
 
 def test_what_is_named_twice_is_run_once(copy: Path) -> None:
     twice = MATRIX.replace("seeds = [0]", "seeds = [0, 0]") + MATRIX[MATRIX.index("[[models]]") :]
     (copy / "mine.toml").write_text(twice)
     for more in ([], ["--seed", "0", "--seed", "0", "--dataset", "digits", "--dataset", "digits"]):
-        assert "6 cells, 6 done, 0 to do" in trilemma(copy, "run", "mine.toml", *more, "--dry-run").stdout
+        assert "6 cells, 6 done, 0 to do" in trilemma_here(copy, "run", "mine.toml", *more, "--dry-run").stdout
 
 
 def test_damaged_and_missing_artifacts_are_made_again(copy: Path) -> None:
     files = sorted((copy / "results/mine/artifacts").iterdir())
     before = {file.name: file.read_bytes() for file in files}
     shutil.move(copy / "results/mine/artifacts", copy / "away")
-    states = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    states = trilemma_here(copy, "run", "mine.toml", "--dry-run").stdout
     assert "files missing, to measure" in states
     assert "files missing, trained before, to measure" in states
     assert "stale" not in states, "neither code nor config is another one"
@@ -146,7 +160,7 @@ def test_damaged_and_missing_artifacts_are_made_again(copy: Path) -> None:
     files[0].unlink()
     for file in files[1:]:
         file.write_bytes(b"junk")
-    assert trilemma(copy, "run", "mine.toml").returncode == 0
+    assert trilemma_here(copy, "run", "mine.toml").returncode == 0
     after = {file.name: file.read_bytes() for file in files if "timings" not in file.name and file.exists()}
     assert set(after) == {name for name in before if "timings" not in name}
     assert all(before[name] == data for name, data in after.items())
@@ -155,8 +169,8 @@ def test_damaged_and_missing_artifacts_are_made_again(copy: Path) -> None:
 def test_a_model_added_by_name_keeps_its_title_in_later_reports(copy: Path) -> None:
     (copy / "mine.toml").write_text(MATRIX[: MATRIX.index("[[models]]")])
     shutil.move(copy / "outside_model.py", copy / "added.py")
-    assert trilemma(copy, "run", "mine.toml", "--model", "added.py", "--budget", "64").returncode == 0
-    assert trilemma(copy, "run", "mine.toml").returncode == 0
+    assert trilemma_here(copy, "run", "mine.toml", "--model", "added.py", "--budget", "64").returncode == 0
+    assert trilemma_here(copy, "run", "mine.toml").returncode == 0
     assert "Independent pixels by gradient" in (copy / "reports/mine/index.html").read_text()
 
 
@@ -190,7 +204,7 @@ def test_a_damaged_checkpoint_is_named_set_aside_and_trained_again(copy: Path) -
     checkpoint = next(folder.glob("model-*.safetensors"))
     checkpoint.write_bytes(checkpoint.read_bytes()[:-8])
     drop(copy, label)
-    done = trilemma(copy, "run", "mine.toml")
+    done = trilemma_here(copy, "run", "mine.toml")
     assert done.returncode == 0
     assert "corrupt checkpoint of outside_model-digits seed 0" in done.stdout
     assert "1 to train, 1 draws to measure" in done.stdout
@@ -211,7 +225,7 @@ def test_a_half_written_last_line_is_told_and_only_its_cell_is_run_again(copy: P
     shard = next((copy / "results/mine/records").glob("*.jsonl"))
     text = shard.read_text()
     shard.write_text(text[: len(text) - 200])
-    done = trilemma(copy, "run", "mine.toml")
+    done = trilemma_here(copy, "run", "mine.toml")
     assert done.returncode == 0
     assert "skipped, not a record" in done.stdout
     assert "1 draws to measure" in done.stdout or "1 trained before and to measure" in done.stdout
@@ -220,9 +234,9 @@ def test_a_half_written_last_line_is_told_and_only_its_cell_is_run_again(copy: P
 
 def test_a_training_that_lacks_its_measurements_alone_is_not_said_to_be_trained_again(copy: Path) -> None:
     drop(copy, "outside_model-digits seed 0")
-    plan = trilemma(copy, "run", "mine.toml", "--dry-run").stdout
+    plan = trilemma_here(copy, "run", "mine.toml", "--dry-run").stdout
     assert "trained before, to measure" in next(line for line in plan.splitlines() if "outside_model" in line)
-    done = trilemma(copy, "run", "mine.toml")
+    done = trilemma_here(copy, "run", "mine.toml")
     assert "5 cells done before, 0 to train, 1 trained before and to measure, 0 draws to measure" in done.stdout
 
 
@@ -232,7 +246,7 @@ def test_cells_that_differ_in_their_config_have_labels_that_say_so(copy: Path) -
         for t in (10, 50)
     )
     (copy / "two.toml").write_text(MATRIX.partition("[[models]]")[0] + models)
-    plan = trilemma(copy, "run", "two.toml", "--dry-run").stdout
+    plan = trilemma_here(copy, "run", "two.toml", "--dry-run").stdout
     for t in (10, 50):
         assert f"ddpm-digits (timesteps={t}) seed 0, ddpm" in plan
     cells = [line.split("│")[1].strip() for line in plan.splitlines() if line.startswith("│")]
@@ -242,7 +256,7 @@ def test_cells_that_differ_in_their_config_have_labels_that_say_so(copy: Path) -
 
 def test_a_failing_cell_does_not_stop_the_others(copy: Path) -> None:
     shutil.rmtree(copy / "results")
-    done = trilemma(copy, "run", "mine.toml", "--set", "outside_model.fail_at=3")
+    done = trilemma_here(copy, "run", "mine.toml", "--set", "outside_model.fail_at=3")
     assert done.returncode == 1
     assert "2 cells failed" in done.stdout
     assert "RuntimeError: broken as told" in done.stdout
@@ -268,7 +282,7 @@ def test_a_killed_run_goes_on_where_it_was(copy: Path) -> None:
     run.send_signal(signal.SIGKILL)
     run.wait()
     assert state is not None, "the premise: it was killed in the middle of training"
-    done = trilemma(copy, "run", "mine.toml", *slow)
+    done = trilemma_here(copy, "run", "mine.toml", *slow)
     assert done.returncode == 0, done.stdout + done.stderr
     record = records(copy)["outside_model-digits seed 0"]
     assert record.provenance["resumed"] == 1
@@ -280,7 +294,7 @@ def test_two_runs_never_share_a_folder(copy: Path) -> None:
 
     with (copy / "results/mine/.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = trilemma(copy, "run", "mine.toml")
+        done = trilemma_here(copy, "run", "mine.toml")
     assert done.returncode == 2
     assert "another run is using it" in done.stderr
 
@@ -302,12 +316,12 @@ def test_from_python_without_a_main_guard(copy: Path) -> None:
 
 
 def test_show_speaks_json_and_csv(place: Path) -> None:
-    lines = trilemma(place, "show", "results/mine", "--json").stdout.splitlines()
+    lines = trilemma_here(place, "show", "results/mine", "--json").stdout.splitlines()
     assert len(lines) == 6
     assert all(json.loads(line)["schema"] == 1 for line in lines)
-    table = trilemma(place, "show", "results/mine", "--csv").stdout
+    table = trilemma_here(place, "show", "results/mine", "--csv").stdout
     assert "images_per_s" in table
-    assert "Independent pixels by gradient" in " ".join(trilemma(place, "show", "results/mine").stdout.split())
+    assert "Independent pixels by gradient" in " ".join(trilemma_here(place, "show", "results/mine").stdout.split())
 
 
 REFUSES = """

@@ -241,7 +241,11 @@ def test_signals_twice_leave_no_worktree_and_no_process(repo: Path, number: sign
     )
     pids = repo.parent / "pids"
     for _ in range(6000):
-        if any(temporary.iterdir()) if moment == "made" else pids.is_file() and pids.read_text().endswith("\n"):
+        if (
+            any(temporary.glob("trilemma-gate-*"))
+            if moment == "made"
+            else pids.is_file() and pids.read_text().endswith("\n")
+        ):
             break
         assert running.poll() is None
         time.sleep(0.005)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +39,28 @@ SHAPES = {
     "rgb": ImageShape(3, 8, 8, 256),
 }
 NAMES = registry.names()
+SMALL: Mapping[str, Mapping[str, object]] = {
+    "aae": {"width": 16, "widest": 32, "units": 64},
+    "gated_pixelcnn": {"width": 16, "layers": 3},
+    "gmm": {"components": 10},
+    "iaf": {"layers": 4, "width": 64},
+    "made": {"hidden": [100]},
+    "maf": {"layers": 4, "width": 64},
+    "nade": {"hidden": 50},
+    "pixelcnn": {"width": 24, "blocks": 2},
+    "pixelcnnpp": {"width": 8, "blocks": 1, "components": 3},
+    "pixelrnn_diagonal": {"width": 16, "layers": 2},
+    "pixelrnn_row": {"width": 16, "layers": 2},
+    "wavenet": {"width": 16, "skip": 16, "cycles": 1},
+}
+"""Sizes where the defaults take long and a test needs no more."""
+PIXEL_BY_PIXEL = frozenset(name for name in NAMES if registry.load(name).family == "autoregressive") | {"wavenet"}
+DRAWN = [
+    pytest.param(name, shape, marks=[pytest.mark.slow] if shape == "mnist" and name in PIXEL_BY_PIXEL else [])
+    for shape in SHAPES
+    for name in NAMES
+]
+"""Every model on every shape; 784 steps one after the other are a matter of time alone."""
 
 
 def images_of(shape: ImageShape, n: int = 48) -> torch.Tensor:
@@ -65,12 +90,12 @@ def given_for(name: str, shape: ImageShape, first: int, n: int) -> Given | None:
 def build(name: str, shape: ImageShape, small: bool = False) -> GenerativeModel:
     """A fresh model; one that learns from another has been shown a teacher, whose answers are not all 0.
 
-    small: batches and chains no longer than a test needs, where the defaults are.
+    small: networks, batches and chains no larger than a test needs, where the defaults are.
     """
     model = registry.load(name).model
     config = build_config(model.config, {}, name)
     if small:
-        known, short = config_values(config), {}
+        known, short = config_values(config), dict(SMALL.get(name, {}))
         if "training" in known:
             short["training"] = {"batch_size": 20}
         if "timesteps" in known:
@@ -91,16 +116,22 @@ def teacher_of(name: str, values: Mapping[str, object], shape: ImageShape) -> Ge
     return teacher
 
 
-def learned(name: str, shape: ImageShape, folder: Path) -> GenerativeModel:
-    """The model after a moment of training (or its fit), in evaluation mode."""
+def learned(name: str, shape: ImageShape) -> GenerativeModel:
+    """A copy of the model after a moment of training (or its fit), in evaluation mode."""
+    return copy.deepcopy(_learned(name, shape))
+
+
+@functools.cache
+def _learned(name: str, shape: ImageShape) -> GenerativeModel:
     task = registry.load(name).model.task
     model, dataset = build(name, shape, small=True), dataset_of(shape, task)
     if isinstance(model, Fits):
         trainer.fit(model, dataset, 0)
     else:
         assert isinstance(model, Trains)
-        batch = model.training_config.batch_size
-        trainer.Trainer(model, dataset, 0, Budget(images=2 * batch), folder, task=task).run()
+        budget = Budget(images=2 * model.training_config.batch_size)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer.Trainer(model, dataset, 0, budget, Path(folder), task=task).run()
     return model.eval()
 
 
@@ -126,13 +157,10 @@ def test_it_names_its_paper_and_has_exactly_one_way_to_learn(name: str) -> None:
         model.get_submodule(model.network)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
-    name: str, shape: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("name", "shape"), DRAWN)
+def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(name: str, shape: str) -> None:
     size = SHAPES[shape]
-    model = learned(name, size, tmp_path)
+    model = learned(name, size)
     noise, draw = Noise(5), a_draw(model)
     with torch.no_grad():
         whole = model.sample(4, draw, noise, given_for(name, size, 0, 4))
@@ -151,9 +179,9 @@ def test_samples_are_uint8_levels_and_image_i_does_not_depend_on_the_batch(
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if registry.load(name).model.task != "unconditional"])
-def test_a_conditional_model_answers_what_it_is_given_and_refuses_to_guess(name: str, tmp_path: Path) -> None:
+def test_a_conditional_model_answers_what_it_is_given_and_refuses_to_guess(name: str) -> None:
     shape = SHAPES["rgb"]
-    model = learned(name, shape, tmp_path)
+    model = learned(name, shape)
     draw = a_draw(model)
     with torch.no_grad():
         ours = model.sample(6, draw, Noise(5), given_for(name, shape, 0, 6))
@@ -170,7 +198,7 @@ def test_save_and_load_keep_samples_and_likelihood(name: str, tmp_path: Path) ->
     from baselines import checkpoint
 
     shape = SHAPES["digits"]
-    model = learned(name, shape, tmp_path / "train")
+    model = learned(name, shape)
     checkpoint.save(tmp_path, "model", model.state_dict(), {})
     loaded = checkpoint.load(tmp_path, "model")
     assert loaded is not None
@@ -187,9 +215,9 @@ def test_save_and_load_keep_samples_and_likelihood(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str, tmp_path: Path) -> None:
+def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str) -> None:
     shape = SHAPES["digits"]
-    model = learned(name, shape, tmp_path)
+    model = learned(name, shape)
     if not kinds(model):
         assert not isinstance(model, HasLikelihood | HasDensity)
         return
@@ -207,13 +235,11 @@ def test_likelihoods_are_finite_per_image_and_alike_in_any_batch(name: str, tmp_
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
-    name: str, shape: str, tmp_path: Path
-) -> None:
+def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(name: str, shape: str) -> None:
     size = SHAPES[shape]
-    if not isinstance(build(name, size), HasLatent):
+    if not isinstance(build(name, size, small=True), HasLatent):
         return
-    model = learned(name, size, tmp_path)
+    model = learned(name, size)
     assert isinstance(model, HasLatent)
     z = torch.randn(5, model.latent, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -245,9 +271,9 @@ def test_a_latent_is_decoded_to_pixels_that_are_not_rounded_each_by_itself(
     ],
 )
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_samples_are_decoded_latents_rounded_to_levels(name: str, draw: Draw, shape: str, tmp_path: Path) -> None:
+def test_samples_are_decoded_latents_rounded_to_levels(name: str, draw: Draw, shape: str) -> None:
     size = SHAPES[shape]
-    model = learned(name, size, tmp_path)
+    model = learned(name, size)
     assert isinstance(model, HasLatent)
     with torch.no_grad():
         samples = model.sample(20, draw, Noise(4))
@@ -277,16 +303,14 @@ def test_each_phase_moves_its_own_parameters_only(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("shape", ["digits", "rgb"])
-@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(build(name, SHAPES["digits"]), Illustrates)])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if isinstance(build(name, SHAPES["digits"], small=True), Illustrates)]
+)
 def test_what_a_model_shows_of_itself_is_labelled_within_its_levels_and_made_again_the_same(
     name: str, shape: str
 ) -> None:
     size = SHAPES[shape]
-    config = registry.load(name).model.config
-    short = {"timesteps": 20} if "timesteps" in config_values(config()) else {}
-    entry = registry.load(name).model
-    built = build_config(config, short, name)
-    model = trainer.build(entry, size, built, 0, conditions_for(entry.task, size)).eval()
+    model = build(name, size, small=True).eval()
     assert isinstance(model, Illustrates)
     real = images_of(size, 5)
     before = real.clone()
@@ -315,6 +339,6 @@ def test_an_unknown_key_and_a_wrong_type_are_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_sampler_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_unknown_sampler_is_refused(name: str) -> None:
     model = build(name, SHAPES["digits"])
     assert "no-such" not in model.samplers

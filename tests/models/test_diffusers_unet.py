@@ -93,8 +93,9 @@ def by_diffusers(ours: Any, scheduler: Any, x: Tensor, steps: int, **how: Any) -
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("steps", [1, 10, pytest.param(50, marks=pytest.mark.slow)])
 def test_samplers_agree_with_diffusers_own_schedulers(
-    chain: str, clip: bool, dtype: torch.dtype, tolerance: float, tmp_path: Path
+    steps: int, chain: str, clip: bool, dtype: torch.dtype, tolerance: float, tmp_path: Path
 ) -> None:
     """Relative to the largest pixel; their schedulers are given abar in float64, since they round 1 - beta."""
     ours = open_model(save_pipeline(tmp_path, **CHAINS[chain])).to(dtype)
@@ -102,18 +103,17 @@ def test_samplers_agree_with_diffusers_own_schedulers(
     ddim, ddpm = diffusers.DDIMScheduler(100, **given), diffusers.DDPMScheduler(100, **given)
     ddim.alphas_cumprod = ddpm.alphas_cumprod = ours.process.abar
     x_T = next(normals(1, dtype))
-    for steps in (1, 10, 50):
-        for draw, scheduler, how in (
-            (Draw("ddim", steps, 0.0, clip=clip), ddim, {"eta": 0.0, "use_clipped_model_output": True}),
-            (Draw("ddim", steps, 1.0, clip=clip), ddim, {"eta": 1.0, "use_clipped_model_output": True}),
-            (Draw("ddpm", steps, clip=clip), ddpm, {}),
-        ):
-            with torch.no_grad():
-                mine = SAMPLERS[draw.sampler].run(x_T, ours.denoiser, draw, normals(2, dtype))
-            theirs = by_diffusers(ours, scheduler, x_T, steps, generator=torch.Generator().manual_seed(2), **how)
-            assert float(theirs.std()) > 0.05, "the premise: there is something to agree on"
-            largest = float(theirs.abs().max())
-            torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance * largest)
+    for draw, scheduler, how in (
+        (Draw("ddim", steps, 0.0, clip=clip), ddim, {"eta": 0.0, "use_clipped_model_output": True}),
+        (Draw("ddim", steps, 1.0, clip=clip), ddim, {"eta": 1.0, "use_clipped_model_output": True}),
+        (Draw("ddpm", steps, clip=clip), ddpm, {}),
+    ):
+        with torch.no_grad():
+            mine = SAMPLERS[draw.sampler].run(x_T, ours.denoiser, draw, normals(2, dtype))
+        theirs = by_diffusers(ours, scheduler, x_T, steps, generator=torch.Generator().manual_seed(2), **how)
+        assert float(theirs.std()) > 0.05, "the premise: there is something to agree on"
+        largest = float(theirs.abs().max())
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance * largest)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])

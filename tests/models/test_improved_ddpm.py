@@ -290,7 +290,7 @@ def test_an_interrupted_training_remembers_the_losses(tmp_path: Path) -> None:
 # The whole family
 
 
-@pytest.mark.parametrize("timesteps", [10, 4000])
+@pytest.mark.parametrize("timesteps", [10, 1200, pytest.param(4000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["ddpm", "improved_ddpm", "dpm"])
 def test_chains_of_10_and_4000_steps_train_sample_and_are_bounded(name: str, timesteps: int, tmp_path: Path) -> None:
     shape = ImageShape(1, 2, 2, 17)

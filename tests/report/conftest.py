@@ -15,6 +15,7 @@ import pytest
 from baselines.types import Budget, Draw
 from bench import store
 from bench.record import Artifact, Cell, Measurement, Record
+from bench.report import write_report
 
 FAMILIES = {
     "vae": {"family": "autoencoders", "title": "VAE", "source": "Kingma & Welling 2013, arXiv:1312.6114"},
@@ -237,3 +238,9 @@ def make_results(tmp_path: Path) -> Callable[..., Path]:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All models, two seeds, one data set. Do not write into it."""
     return write_results(tmp_path_factory.mktemp("synthetic") / "results")
+
+
+@pytest.fixture(scope="session")
+def written(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the report on `results`. Do not write into it."""
+    return write_report(results, tmp_path_factory.mktemp("written")).parent

@@ -42,8 +42,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def page_file(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(results, tmp_path_factory.mktemp("browser"))
+def page_file(written: Path) -> Path:
+    return written / "index.html"
 
 
 @pytest.fixture
@@ -353,18 +353,28 @@ def test_a_long_table_is_paged_and_sorting_takes_all_its_rows(tmp_path: Path, op
     assert "Figures, pictures and the blocks of models show" in page.locator(".thinned").inner_text()
 
 
-@pytest.mark.parametrize("look", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"width": 390, "height": 800}])
-def test_comparison_and_leaderboard_are_pages_of_the_same_kind(
-    results: Path, tmp_path: Path, open_page: Open, look: dict[str, Any]
-) -> None:
+@pytest.fixture(scope="module")
+def other_pages(results: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A comparison and a leaderboard of two runs, one of an evil name."""
+
     def slower(record: Record) -> Record:
         return replace(record, measured=tuple(replace(m, value=0.9 * m.value) for m in record.measured))
 
-    other = write_results(tmp_path / EVIL.replace("/", ""), change=slower)
-    found = compare([results, other])
-    for document in (telling.document(found), standings.document(standings.rank([results, other]))):
-        (tmp_path / "page.html").write_text(html(document), encoding="utf-8")
-        page = open_page(tmp_path / "page.html", **look)
+    folder = tmp_path_factory.mktemp("other")
+    both = [results, write_results(folder / EVIL.replace("/", ""), change=slower)]
+    documents = telling.document(compare(both)), standings.document(standings.rank(both))
+    files = [folder / f"{i}.html" for i in range(len(documents))]
+    for file, document in zip(files, documents, strict=True):
+        file.write_text(html(document), encoding="utf-8")
+    return files
+
+
+@pytest.mark.parametrize("look", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"width": 390, "height": 800}])
+def test_comparison_and_leaderboard_are_pages_of_the_same_kind(
+    other_pages: list[Path], open_page: Open, look: dict[str, Any]
+) -> None:
+    for file in other_pages:
+        page = open_page(file, **look)
         told = axe.Axe().run(page).response
         assert len(told["passes"]) > 15, "the premise: it looked"
         grave = [(v["id"], v["nodes"][0]["html"]) for v in told["violations"] if v["impact"] in ("serious", "critical")]

@@ -141,8 +141,8 @@ def test_a_calibration_run_has_its_section_alone_and_deep_rows_are_not_cluttered
     assert mixed.calibrations[0].verdicts
 
 
-def test_without_spoilt_images_there_is_no_such_section(results: Path) -> None:
-    content = gather(open_results(results))
+def test_without_spoilt_images_there_is_no_such_section(tmp_path: Path) -> None:
+    content = gather(open_results(write_results(tmp_path / "results", ("real", "histogram", "vae"), seeds=(0,))))
     assert content.calibrations == ()
     assert content.coverage is None
 

@@ -125,22 +125,21 @@ def test_grids_shrink_until_there_is_room_for_all_of_them() -> None:
     assert [one.across for one in few] == [4 * 33 - 1] * 3, "the most that have room, the same for all"
 
 
-def test_every_figure_has_its_numbers_in_a_file_and_in_the_page(results: Path, tmp_path: Path) -> None:
-    page = write_report(results, tmp_path)
-    text = page.read_text(encoding="utf-8")
-    figures = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert figures == {path.stem for path in (tmp_path / "figures").glob("*.csv")}
+def test_every_figure_has_its_numbers_in_a_file_and_in_the_page(written: Path) -> None:
+    text = (written / "index.html").read_text(encoding="utf-8")
+    figures = {path.stem for path in (written / "figures").glob("*.svg")}
+    assert figures == {path.stem for path in (written / "figures").glob("*.csv")}
     shown = text.count('<details class="data">')
     assert shown == text.count('class="zoom" src=') == len(figures) - 1, "all but the one for the README"
-    with open(tmp_path / "figures" / "quality-latency-digits.csv", newline="", encoding="utf-8") as file:
+    with open(written / "figures" / "quality-latency-digits.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     fd = {row["model"]: row["fd[digits-cnn]"] for row in rows}
     assert fd["VAE"] in text
     assert len(fd) > 10
 
 
-def test_each_picture_lies_in_the_page_once(results: Path, tmp_path: Path) -> None:
-    text = write_report(results, tmp_path).read_text(encoding="utf-8")
+def test_each_picture_lies_in_the_page_once(written: Path) -> None:
+    text = (written / "index.html").read_text(encoding="utf-8")
     held = re.findall(r"data:image/png;base64,[A-Za-z0-9+/=]+", text)
     assert len(held) > 8
     assert len(held) == len(set(held))

@@ -71,11 +71,6 @@ def report(folder: Path) -> tuple[Page, Path]:
     return Page(page.read_text(encoding="utf-8")), page.parent
 
 
-@pytest.fixture(scope="module")
-def written(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(results, tmp_path_factory.mktemp("report")).parent
-
-
 def test_the_same_records_give_the_same_bytes(results: Path, written: Path, tmp_path: Path) -> None:
     again = write_report(results, tmp_path / "again").parent
     files = {path.relative_to(written) for path in written.rglob("*") if path.is_file()}
