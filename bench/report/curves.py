@@ -77,7 +77,7 @@ def losses(name: str, curves: Sequence[tuple[ModelInfo, str, int, Curve]]) -> Pi
                 hue = colour(model.family) if i == 0 else _INKS[i % len(_INKS)]
                 style = "-" if i == 0 else ("--", "-.", ":")[i % 3]
                 canvas.plot(*zip(*points, strict=True), style, color=hue, lw=1.4, label=key)
-            canvas.set_ylim(*_robust([y for points in parts.values() for _, y in points]))
+            canvas.set_ylim(*_robust([y for points in parts.values() for _, y in points], len(parts)))
             canvas.set_title(textwrap.fill(title, 28, max_lines=2, placeholder="…"))  # as wide as its canvas
             canvas.xaxis.set_major_formatter(_COUNT)
             canvas.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
@@ -101,8 +101,9 @@ def _points(curve: Curve, key: str) -> list[tuple[float, float]]:
     return [(row["images"], row[key]) for row in curve if key in row and "images" in row]
 
 
-def _robust(values: Sequence[float]) -> tuple[float, float]:
-    """Limits that hold the middle 98 % of the values, with a margin for the legend above."""
+def _robust(values: Sequence[float], lines: int) -> tuple[float, float]:
+    """Limits that hold the middle 98 % of the values, with room above for a legend of so many lines."""
     low, high = (float(v) for v in np.quantile(values, (0.01, 0.99)))
     span = (high - low) or abs(high) or 1.0
-    return low - 0.05 * span, high + 0.25 * span
+    legend = min(0.06 + 0.09 * lines, 0.6)  # of the canvas
+    return low - 0.05 * span, high + 1.05 * span * legend / (1 - legend)
