@@ -180,6 +180,7 @@ def check_killed(told: dict[str, Any], kills: int) -> None:
     assert told["problems"] == []
 
 
+@pytest.mark.slow
 def test_cells_killed_at_random_lose_no_finished_record_and_never_block_the_rerun(tmp_path: Path) -> None:
     check_killed(killed_runs(tmp_path, 4, 0, seeds=1), 4)
 
