@@ -90,16 +90,14 @@ _HANDS: ContextVar[_Hands | None] = ContextVar("hands", default=None)
 
 
 def later(work: Callable[[], T]) -> Later[T]:
-    """Begin a work within `hands`; do it at once elsewhere.
+    """Begin a work within `hands`; elsewhere it is done when its result is asked for, if ever.
 
     Args:
         work: takes nothing and returns what can be pickled; what it changes besides is lost.
     """
     made = Later(work)
     given = _HANDS.get()
-    if given is None:
-        made.result()
-    else:
+    if given is not None:
         given.start(made)
     return made
 

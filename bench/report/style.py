@@ -164,7 +164,7 @@ def draw(
         marks: what the points of clouds and lines tell, see `spots`; `paint` may add to them by `tell`.
         data: the numbers that are drawn; None: those of the lines that have a name.
     """
-    width, height = round(size[0] * 96), round(size[1] * 96)
+    width, height, printed = round(size[0] * 96), round(size[1] * 96), _PDF.get()(name)
 
     def made() -> Drawing:
         with mpl.rc_context(_SETTINGS):
@@ -172,7 +172,7 @@ def draw(
             FigureCanvasAgg(figure)
             paint(figure)
             lay_out(figure)
-            files = _svg(figure), _png(figure), _pdf(figure) if _PDF.get()(name) else None
+            files = _svg(figure), _png(figure), _pdf(figure) if printed else None
         return Drawing(*files, tuple(spots(figure, marks, height)), data or lines_of(figure))
 
     return Picture(name, title, caption, width, height, later(made))

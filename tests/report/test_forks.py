@@ -29,11 +29,14 @@ def test_results_larger_than_a_pipe_holds_keep_nobody_waiting():
     assert [work.result()[:1] for work in works] == [b"\0", b"\1", b"\2", b"l"]
 
 
-def test_without_hands_the_work_is_done_at_once_and_here():
+def test_without_hands_the_work_is_done_here_once_and_only_if_it_is_asked_for():
     with hands(0):
         assert later(os.getpid).result() == os.getpid()
     done = []
-    later(lambda: done.append(1))
+    work = later(lambda: done.append(1))
+    assert done == []
+    work.result()
+    work.result()
     assert done == [1]
 
 
