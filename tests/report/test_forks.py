@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import write_report
 from bench.report.forks import hands, later
 from bench.report.style import draw, papers
 
@@ -84,8 +83,9 @@ def test_a_figure_is_the_same_whoever_draws_it():
     assert others.data.rows[0] == ("a line", "1", "2")
 
 
-def test_a_report_from_a_shell_by_several_processes_is_the_report_made_here(results: Path, tmp_path: Path):
-    write_report(results, tmp_path / "here")  # in one process: torch is loaded
+def test_a_report_from_a_shell_by_several_processes_is_the_report_made_here(
+    results: Path, written: Path, tmp_path: Path
+):
     code = f"""
 from bench.report import forks, write, write_report
 from pathlib import Path
@@ -97,7 +97,5 @@ print(len(started))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 5, "the premise: figures, findings and the table"
-    here, there = (
-        {p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in (tmp_path / "here", tmp_path / "there")
-    )
+    here, there = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in (written, tmp_path / "there"))
     assert here == there
