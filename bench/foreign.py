@@ -5,12 +5,13 @@ Without it one such line would end whatever reads the folder, far from where it 
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Any, get_args
 
-from bench.record import Record, Status
+from bench.record import Measurement, Record, Status
 
 _NONE = type(None)
 _RECORD = {"key": str, "train_key": str, "error": str, "skipped": dict, "provenance": dict, "metric_keys": dict}
@@ -50,9 +51,25 @@ def check(record: Record) -> None:
         if kinds not in _good:
             _fields(m, _MEASUREMENT)
             _good.add(kinds)
-        for number in (m.value, m.low, m.high, m.n):
-            if number is not None and not -_MOST <= number <= _MOST:  # nor are NaN and an integer beyond all floats
-                raise ValueError(f"{m.metric}: expected a finite number, got {number!r:.40}")
+    if not _sum_is_finite(record.measured):  # by far the quickest to ask; it may also be that large numbers add up
+        for m in record.measured:
+            for number in (m.value, m.low, m.high, m.n):
+                if number is not None and not -_MOST <= number <= _MOST:  # nor are NaN and an integer beyond all floats
+                    raise ValueError(f"{m.metric}: expected a finite number, got {number!r:.40}")
+
+
+def _sum_is_finite(measured: Iterable[Measurement]) -> bool:
+    total = 0.0
+    try:
+        for m in measured:
+            total += m.value + m.n
+            if m.low is not None:
+                total += m.low
+            if m.high is not None:
+                total += m.high
+    except OverflowError:  # an integer beyond all floats
+        return False
+    return math.isfinite(total)
 
 
 def check_run(info: Mapping[str, Any]) -> None:

@@ -149,6 +149,7 @@ def test_the_figure_has_the_mean_over_seeds_beside_every_exact_eta(tmp_path: Pat
     picture = exact_picture("exact", sheet)
     assert picture is not None
     assert "the mean of 2 seeds" in picture.caption
+    assert picture.svg, "which paints it"
     left, right = painted.values()
     assert left == {"DDIM eta 0": [2.5, 0.8, 0.2], "DDIM eta 1": [3.6, 1.5, 0.6]}
     for eta in (0.0, 1.0):

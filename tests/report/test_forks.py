@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +81,21 @@ def test_a_figure_is_the_same_whoever_draws_it():
     assert own.pdf.startswith(b"%PDF")
     assert others.data is not None
     assert others.data.rows[0] == ("a line", "1", "2")
+
+
+def test_a_report_from_a_shell_by_several_processes_is_the_report_made_here(
+    results: Path, written: Path, tmp_path: Path
+):
+    code = f"""
+from bench.report import forks, write, write_report
+from pathlib import Path
+started, write.hands = [], lambda: forks.hands(2)
+begin = forks.Later.begin
+forks.Later.begin = lambda work: started.append(1) or begin(work)
+write_report(Path({str(results)!r}), Path({str(tmp_path / "there")!r}))
+print(len(started))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 5, "the premise: figures, findings and the table"
+    here, there = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in (written, tmp_path / "there"))
+    assert here == there

@@ -264,6 +264,7 @@ def test_an_odd_point_is_marked_in_figure_table_and_sentences(tmp_path: Path, mo
     picture = steps_plots.over_steps("x", sheet, time=False)
     assert picture is not None
     assert "is of fewer" in picture.caption
+    assert picture.svg, "which paints it"
     assert told_at == ["1 seed"]
     table = steps_table(sheet)
     assert table is not None
