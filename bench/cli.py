@@ -184,10 +184,10 @@ def _tell_left(left: Sequence[str], within: str | None, console: Console) -> Non
 
 def _finish(results: Path, out: Path, console: Console, changes: Changes | None = None, pdf: bool = False) -> None:
     """Write the report, print the trilemma table and where the report lies."""
-    from bench.report import render_terminal_table, write_report
+    from bench.report import report_and_table
 
-    page = write_report(results, out, changes, pdf)
-    console.print(render_terminal_table(results))
+    page, table = report_and_table(results, out, changes, pdf)
+    console.print(table)
     console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 

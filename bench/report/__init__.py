@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from bench.report.parts import Changes
 
-__all__ = ["render_terminal_table", "write_report"]
+__all__ = ["render_terminal_table", "report_and_table", "write_report"]
 
 
 def write_report(results: Path, out: Path, changes: Changes | None = None, pdf: bool = False) -> Path:
@@ -30,9 +30,21 @@ def write_report(results: Path, out: Path, changes: Changes | None = None, pdf: 
     Raises:
         UserError: if there are no records, they are of a newer schema, or `out` cannot be written.
     """
-    from bench.report.write import write  # matplotlib takes most of a second: only who writes pays for it
+    return report_and_table(results, out, changes, pdf)[0]
 
-    return write(Path(results), Path(out), changes, pdf)
+
+def report_and_table(results: Path, out: Path, changes: Changes | None = None, pdf: bool = False) -> tuple[Path, Group]:
+    """`write_report`, and the trilemma table of the same records: the rows that the page's figures have room for."""
+    from bench.report.source import open_results
+    from bench.report.terminal import render
+    from bench.report.write import no_collection, write  # matplotlib takes most of a second: only who writes pays
+
+    with no_collection():
+        source = open_results(Path(results))
+        page, sheets = write(source, Path(out), changes, pdf)
+        table = render(sheets, all_rows=False)
+        del source, sheets  # before the collector looks for garbage again, through millions of objects
+    return page, table
 
 
 def render_terminal_table(results: Path) -> Group:
@@ -41,6 +53,9 @@ def render_terminal_table(results: Path) -> Group:
     Raises:
         UserError: if there are no records, or they are of a newer schema.
     """
+    from bench.report.grouping import make_sheet
+    from bench.report.source import open_results
     from bench.report.terminal import render
 
-    return render(Path(results))
+    source = open_results(Path(results))
+    return render(make_sheet(source, dataset) for dataset in source.datasets)

@@ -58,7 +58,7 @@ def place(row: Row) -> tuple[int, bool]:
 
 
 def _score(row: Row) -> Score | None:
-    return next((score for metric, score in row.scores.items() if base(metric) == EXACT), None)
+    return next((row.scores[metric] for metric in row.scores if base(metric) == EXACT), None)
 
 
 def _datum(score: Score, best: bool) -> Datum:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,35 +13,38 @@ from rich.text import Text
 from bench.plain_text import printable
 from bench.report.axes import Endpoints, axes, axes_told, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of
+from bench.report.crowd import thinned, told
 from bench.report.exact_table import exact_table
-from bench.report.grouping import make_sheet
 from bench.report.marks import unbeaten_fd
 from bench.report.numbers import number, score_text
 from bench.report.rows import Row, Sheet, likelihoods
-from bench.report.source import open_results
 from bench.report.tables import Table as Content
 
 _BARS = " ▁▂▃▄▅▆▇█"
 
 
-def render(results: Path) -> Group:
-    """One table a data set, with the axes' formulas below."""
-    source = open_results(results)
+def render(sheets: Iterable[Sheet], all_rows: bool = True) -> Group:
+    """One table a data set, with the axes' formulas below.
+
+    all_rows: else those that the page's figures have room for, and what is left out.
+    """
     parts: list[Table | Text] = []
-    for dataset in source.datasets:
-        sheet = make_sheet(source, dataset)
+    for sheet in sheets:
         study = study_of(sheet)
         if study is not None:
-            parts.append(_calibration(calibration_table(study, sheet), dataset))
+            parts.append(_calibration(calibration_table(study, sheet), sheet.dataset))
         if sheet.corrupted and not sheet.rows:
             continue
         ends = endpoints(sheet)
-        parts.append(_table(sheet, ends))
+        few = sheet if all_rows else thinned(sheet)
+        parts.append(_table(few, ends))
+        if left_out := told(sheet, few):
+            parts.append(_text(left_out, style="dim"))
         exact = exact_table(sheet)
-        parts += [] if exact is None else [_plain(exact, dataset)]
+        parts += [] if exact is None else [_plain(exact, sheet.dataset)]
         if axes_told(sheet):
-            parts += [_text(told, style="dim") for told in (*formulas(ends), *ends.missing())]
-        if any(unbeaten_fd(row, sheet) for row in sheet.rows if row.shown):
+            parts += [_text(line, style="dim") for line in (*formulas(ends), *ends.missing())]
+        if any(unbeaten_fd(row, sheet) for row in few.rows if row.shown):
             parts.append(_text("⚑: a reference model has a lower FD", style="dim"))
     return Group(*parts)
 

@@ -13,34 +13,36 @@ from bench.report.content import gather
 from bench.report.folder import check_writable, put, unwritable
 from bench.report.forks import hands, later
 from bench.report.grids import enlarged
+from bench.report.grouping import make_sheet
 from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
 from bench.report.page import csv_of, render_page
 from bench.report.parts import Changes, Content
-from bench.report.source import Source, open_results
+from bench.report.rows import Sheet
+from bench.report.source import Source
 from bench.report.style import Picture, papers
 
 
-def write(results: Path, out: Path, changes: Changes | None = None, pdf: bool = False) -> Path:
-    """See `bench.report.write_report`."""
-    with _no_collection():
-        source = open_results(results)
+def write(source: Source, out: Path, changes: Changes | None, pdf: bool) -> tuple[Path, tuple[Sheet, ...]]:
+    """See `bench.report.write_report`; also the sheets of the data sets."""
+    with no_collection():
         check_writable(out)
         # no old PDF stands beside a new SVG
         with hands(), papers(lambda name: pdf or (out / "figures" / f"{name}.pdf").is_file()):
             table = later(lambda: _table(source))
-            content = gather(source, changes)
+            sheets = tuple(make_sheet(source, dataset) for dataset in source.datasets)
+            content = gather(source, sheets, changes)
         files = _files(content) | {"table.csv": table.result()}
-    try:
-        for name, data in files.items():
-            put(out / name, data)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    return out / "index.html"
+        try:
+            for name, data in files.items():
+                put(out / name, data)
+        except OSError as error:
+            raise unwritable(out, error) from error
+    return out / "index.html", sheets
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """Records are millions of objects that all stay: looking for garbage among them takes a third of the time."""
     running = gc.isenabled()
     gc.disable()
