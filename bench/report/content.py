@@ -16,6 +16,7 @@ from bench.report.beside import beside_of
 from bench.report.calibration import calibration_table, study_of, verdicts
 from bench.report.coverage import coverage_table, shipped_study
 from bench.report.crowd import listed
+from bench.report.grouping import make_sheet
 from bench.report.marks import commonest_protocol, flat
 from bench.report.parts import Calibration, Changes, Content, Failure
 from bench.report.published import published_tables
@@ -34,10 +35,9 @@ _NAMED = 40  # stale cells
 _TOLD = 100  # failures told in full
 
 
-def gather(source: Source, sheets: Sequence[Sheet], changes: Changes | None = None) -> Content:
+def gather(source: Source, changes: Changes | None = None) -> Content:
     """Compute every table, sentence and figure of a report.
 
-    sheets: of the source's data sets.
     changes: since another run, to be shown with the rest.
     """
     notes = [f"{problem}" for problem in source.problems]
@@ -50,6 +50,7 @@ def gather(source: Source, sheets: Sequence[Sheet], changes: Changes | None = No
         )
     notes += [f"{dataset} is left out: it was not on the machine that ran the matrix" for dataset in source.missing]
     slugs = _slugs(source.datasets)
+    sheets = tuple(make_sheet(source, dataset) for dataset in source.datasets)
     compared = [sheet for sheet in sheets if sheet.rows or not sheet.corrupted]
     sections = tuple(section_of(source, sheet, slugs[sheet.dataset], notes) for sheet in compared)
     calibrations = tuple(_calibrations(sheets, slugs))
@@ -64,6 +65,7 @@ def gather(source: Source, sheets: Sequence[Sheet], changes: Changes | None = No
         title=source.title,
         matrix=source.matrix,
         headline=tuple(_headline(source.records, sheets)),
+        sheets=sheets,
         sections=sections,
         calibrations=calibrations,
         coverage=coverage_table(shipped_study()) if calibrations else None,

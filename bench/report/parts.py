@@ -115,6 +115,7 @@ class Content:
     title: str
     matrix: str
     headline: tuple[str, ...]  # device and protocol, for the first screen
+    sheets: tuple[Sheet, ...]  # of all data sets, also those that have no section
     sections: tuple[Section, ...]
     calibrations: tuple[Calibration, ...]
     coverage: Table | None  # of the intervals; shown beside a calibration

@@ -13,7 +13,6 @@ from baselines.errors import UserError
 from bench.peers import book
 from bench.report.beside import short_table
 from bench.report.content import gather
-from bench.report.grouping import make_sheet
 from bench.report.markdown import table
 from bench.report.source import open_results
 from bench.report.tables import Table
@@ -35,8 +34,7 @@ def with_table(text: str, results: Path) -> str:
         raise UserError(f"README: expected the lines {BEGIN!r} and {END!r} around the table")
     head, rest = text.split(BEGIN, 1)
     tail = rest.split(END, 1)[1]
-    source = open_results(results)
-    sections = gather(source, [make_sheet(source, dataset) for dataset in source.datasets]).sections
+    sections = gather(open_results(results)).sections
     return "\n".join([f"{head}{BEGIN}", *(table(_first_columns(s.main)) for s in sections), f"{END}{tail}"])
 
 

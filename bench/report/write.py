@@ -13,7 +13,6 @@ from bench.report.content import gather
 from bench.report.folder import check_writable, put, unwritable
 from bench.report.forks import hands, later
 from bench.report.grids import enlarged
-from bench.report.grouping import make_sheet
 from bench.report.latex import render_latex
 from bench.report.markdown import render_markdown
 from bench.report.page import csv_of, render_page
@@ -30,15 +29,14 @@ def write(source: Source, out: Path, changes: Changes | None, pdf: bool) -> tupl
         # no old PDF stands beside a new SVG
         with hands(), papers(lambda name: pdf or (out / "figures" / f"{name}.pdf").is_file()):
             table = later(lambda: _table(source))
-            sheets = tuple(make_sheet(source, dataset) for dataset in source.datasets)
-            content = gather(source, sheets, changes)
+            content = gather(source, changes)
         files = _files(content) | {"table.csv": table.result()}
         try:
             for name, data in files.items():
                 put(out / name, data)
         except OSError as error:
             raise unwritable(out, error) from error
-    return out / "index.html", sheets
+    return out / "index.html", content.sheets
 
 
 @contextmanager

@@ -118,8 +118,7 @@ def test_findings_of_exact_numbers_come_first_and_need_no_interval(tmp_path: Pat
 
 
 def test_an_oracles_sampled_numbers_make_no_sentence_clock_triangle_or_axis(tmp_path: Path) -> None:
-    source = open_results(with_oracle(tmp_path / "a", ("histogram", "real")))
-    alone = gather(source, [make_sheet(source, "digits")]).sections[0]
+    alone = gather(open_results(with_oracle(tmp_path / "a", ("histogram", "real")))).sections[0]
     assert alone.steps is not None
     assert all(text.startswith("Exact") for text in alone.steps.findings)
     assert [picture.name for picture in alone.steps.pictures] == ["exact-digits"]
