@@ -90,7 +90,7 @@ def findings(races: Sequence[book.Race]) -> Iterator[str]:
         which = f"{row.peer}, {race.work} ({held.measure} {_found(held)})"
         by_reason.setdefault(held.expected, []).append(which)
     for reason, works in by_reason.items():
-        more = f" and {len(works) - 1} works more" if len(works) > 1 else ""
+        more = f" and {len(works) - 1} work{'s' if len(works) > 2 else ''} more" if len(works) > 1 else ""
         yield f"Not the same answer: {works[0]}{more}{f': {reason}' if reason else ''}."
 
 
