@@ -92,7 +92,7 @@ def load(folder: Path) -> Loaded:
     last: dict[str, tuple[Record, Path]] = {}
     problems: list[str] = []
     contested, same = set[str](), dict[bytes, Any]()
-    with _no_collection():
+    with no_collection():
         for shard in paths:
             if not durable.is_inside(shard, folder) or not shard.is_file():
                 problems.append(f"records/{shard.name}: skipped, no file of this folder")
@@ -132,8 +132,8 @@ def _time(record: Record) -> float:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
-    """Parsed lines have no circles among them, and to look for some takes longer than to parse."""
+def no_collection() -> Iterator[None]:
+    """Records are millions of objects without circles that all stay: to look for some takes longer than to parse."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -89,6 +89,13 @@ def test_a_truncated_last_line_is_told_and_does_not_swallow_the_next_record(tmp_
     assert f"{shard.name}:2" in loaded.problems[0]
 
 
+def test_finite_numbers_that_add_up_to_infinity_are_numbers(tmp_path: Path) -> None:
+    record = make("x", value=1.5e308)
+    record = replace(record, measured=(*record.measured, *record.measured))
+    store.append(tmp_path, record)
+    assert store.load(tmp_path) == store.Loaded((record,), ())
+
+
 @pytest.mark.parametrize(
     "garbage",
     [

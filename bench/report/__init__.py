@@ -37,7 +37,8 @@ def report_and_table(results: Path, out: Path, changes: Changes | None = None, p
     """`write_report`, and the trilemma table of the same records: the rows that the page's figures have room for."""
     from bench.report.source import open_results
     from bench.report.terminal import render
-    from bench.report.write import no_collection, write  # matplotlib takes most of a second: only who writes pays
+    from bench.report.write import write  # matplotlib takes most of a second: only who writes pays
+    from bench.store import no_collection
 
     with no_collection():
         source = open_results(Path(results))

@@ -54,7 +54,7 @@ class Later(Generic[T]):
 
     def _fetch(self, end: Connection) -> None:
         """Take what the process made; if it failed or was ended, the work is left to be done here."""
-        with suppress(EOFError):
+        with suppress(EOFError, OSError):  # no word of it, or one that breaks off
             self._made, self._work = end.recv(), None
         end.close()
         assert self._process is not None

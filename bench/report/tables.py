@@ -126,8 +126,9 @@ _INTRO = (
     "Mean over seeds, with its interval below. The first row is the floor (real development images against the test "
     "split), the last the ceiling (independent pixels); both stand in the heads too. ⚑ names the reference models that "
     "a deep model does not beat. A raised letter marks a score whose protocol differs from most of its column: do not "
-    "rank it with the others. The best of a column is bold, likelihoods within their kind only. A single seed's FD "
-    "has a reflected bootstrap interval: it allows for the upward bias of few samples and may lie below the score."
+    "rank it with the others. The best of a column is bold, likelihoods within their kind only. A single seed's FD, "
+    "IS and mode_kl have reflected bootstrap intervals: they allow for the bias of few samples (FD and mode_kl come "
+    "out too high, IS too low) and may lie beside the score."
 )
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from bench.plain_text import printable
 from bench.report.axes import Endpoints, axes, axes_told, endpoints, formulas
 from bench.report.calibration import calibration_table, study_of
-from bench.report.crowd import thinned, told
+from bench.report.crowd import thinned
 from bench.report.exact_table import exact_table
 from bench.report.marks import unbeaten_fd
 from bench.report.numbers import number, score_text
@@ -38,8 +38,9 @@ def render(sheets: Iterable[Sheet], all_rows: bool = True) -> Group:
         ends = endpoints(sheet)
         few = sheet if all_rows else thinned(sheet)
         parts.append(_table(few, ends))
-        if left_out := told(sheet, few):
-            parts.append(_text(left_out, style="dim"))
+        shown, every = (sum(row.shown for row in held.rows) for held in (few, sheet))
+        if shown < every:
+            parts.append(_text(f"{shown} of {every} rows, those of the page's figures; table.csv has all", style="dim"))
         exact = exact_table(sheet)
         parts += [] if exact is None else [_plain(exact, sheet.dataset)]
         if axes_told(sheet):

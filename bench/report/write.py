@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bench import store
@@ -24,31 +22,18 @@ from bench.report.style import Picture, papers
 
 def write(source: Source, out: Path, changes: Changes | None, pdf: bool) -> tuple[Path, tuple[Sheet, ...]]:
     """See `bench.report.write_report`; also the sheets of the data sets."""
-    with no_collection():
-        check_writable(out)
-        # no old PDF stands beside a new SVG
-        with hands(), papers(lambda name: pdf or (out / "figures" / f"{name}.pdf").is_file()):
-            table = later(lambda: _table(source))
-            content = gather(source, changes)
-        files = _files(content) | {"table.csv": table.result()}
-        try:
-            for name, data in files.items():
-                put(out / name, data)
-        except OSError as error:
-            raise unwritable(out, error) from error
-    return out / "index.html", content.sheets
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Records are millions of objects that all stay: looking for garbage among them takes a third of the time."""
-    running = gc.isenabled()
-    gc.disable()
+    check_writable(out)
+    # no old PDF stands beside a new SVG
+    with hands(), papers(lambda name: pdf or (out / "figures" / f"{name}.pdf").is_file()):
+        table = later(lambda: _table(source))
+        content = gather(source, changes)
+    files = _files(content) | {"table.csv": table.result()}
     try:
-        yield
-    finally:
-        if running:
-            gc.enable()
+        for name, data in files.items():
+            put(out / name, data)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    return out / "index.html", content.sheets
 
 
 def _table(source: Source) -> bytes:

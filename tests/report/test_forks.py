@@ -1,9 +1,11 @@
 """Work in forked processes gives what it gives here."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,24 @@ def test_a_process_that_the_system_ends_costs_its_work_only(tmp_path: Path):
     with hands(1):
         works = [later(ended_elsewhere) for _ in range(3)]
     assert [work.result() for work in works] == [7, 7, 7]
+
+
+def test_a_process_that_is_ended_while_it_answers_costs_its_work_only(tmp_path: Path):
+    here, done = os.getpid(), tmp_path / "done"
+
+    def large() -> bytes:
+        if os.getpid() != here:
+            done.touch()
+        return bytes(5_000_000)  # far more than a pipe holds, and nobody reads
+
+    with hands(1):
+        work = later(large)
+    while not done.exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    assert work.result() == bytes(5_000_000)
 
 
 def test_a_figure_is_the_same_whoever_draws_it():

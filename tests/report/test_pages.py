@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.console import Console
 
 from bench import store
 from bench.peers.many_records import write_many
@@ -31,6 +32,7 @@ from bench.report.source import open_results
 from bench.report.structures import structures_table
 from bench.report.style import draw
 from bench.report.svg import slim
+from bench.report.terminal import render
 
 Make = Callable[..., Path]
 XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -195,6 +197,15 @@ def test_a_crowd_is_thinned_to_the_best_of_every_family_and_keeps_the_references
     assert few.floor is sheet.floor
     assert crowd.thinned(few) is few
     assert "table.csv hold all" in crowd.told(sheet, few)
+    shown, every = (sum(row.shown for row in held.rows) for held in (few, sheet))
+    told = {}
+    for all_rows in (True, False):
+        console = Console(width=200, record=True, file=io.StringIO())
+        console.print(render([sheet], all_rows))
+        told[all_rows] = console.export_text()
+    assert f"{shown} of {every} rows" in told[False]
+    assert " rows, those of" not in told[True]
+    assert told[True].count("\n") - told[False].count("\n") == every - shown - 1
 
 
 def test_one_training_with_more_draws_than_there_is_room_for_is_not_left_out(results: Path) -> None:
